@@ -233,21 +233,52 @@ pub struct ErrorFrame {
 #[derive(Clone, PartialEq, Debug)]
 pub enum ClientFrame<'a> {
     Hello(Hello),
-    AuthRefresh { request: u32, token: String },
-    Send { request: u32, send: Send<'a> },
+    AuthRefresh {
+        request: u32,
+        token: String,
+    },
+    Send {
+        request: u32,
+        send: Send<'a>,
+    },
     /// At least one item, all with the same alias.
-    SendMany { request: u32, sends: Vec<Send<'a>> },
-    OpenChannel { request: u32, cursor: Cursor },
-    CloseChannel { alias: Alias },
-    History { request: u32, history: History },
-    Sync { request: u32, token: Vec<u8>, rows_max: u16 },
+    SendMany {
+        request: u32,
+        sends: Vec<Send<'a>>,
+    },
+    OpenChannel {
+        request: u32,
+        cursor: Cursor,
+    },
+    CloseChannel {
+        alias: Alias,
+    },
+    History {
+        request: u32,
+        history: History,
+    },
+    Sync {
+        request: u32,
+        token: Vec<u8>,
+        rows_max: u16,
+    },
     /// Everything up to `seq` has been read.
-    Read { request: u32, channel: ChannelId, seq: Seq },
-    Credit { bytes: u32 },
-    Ping { nonce: u32 },
+    Read {
+        request: u32,
+        channel: ChannelId,
+        seq: Seq,
+    },
+    Credit {
+        bytes: u32,
+    },
+    Ping {
+        nonce: u32,
+    },
     Goodbye,
     /// A frame of a newer minor version that says it may be skipped.
-    Skipped { frame_type: u8 },
+    Skipped {
+        frame_type: u8,
+    },
 }
 
 /// What a client receives.
@@ -255,26 +286,64 @@ pub enum ClientFrame<'a> {
 pub enum ServerFrame {
     Welcome(Box<Welcome>),
     /// A message (kinds 1–15) in the channel of `alias`.
-    Deliver { alias: Alias, event: Event },
+    Deliver {
+        alias: Alias,
+        event: Event,
+    },
     /// An event that changes the channel (kinds 16 and up); its tail is an [`crate::event::EventBody`].
-    Event { alias: Alias, event: Event },
+    Event {
+        alias: Alias,
+        event: Event,
+    },
     /// One ack per item of the SEND or SEND_MANY, in its order.
-    SendAck { request: u32, acks: Vec<Ack> },
+    SendAck {
+        request: u32,
+        acks: Vec<Ack>,
+    },
     ChannelHead(ChannelHead),
     /// Too much changed to list: ask SYNC.
     SyncNow,
-    ChannelOpened { request: u32, opened: ChannelOpened },
-    SyncChanges { request: u32, changes: SyncChanges },
-    HistoryPage { request: u32, page: HistoryPage },
-    Error { request: u32, error: ErrorFrame },
-    Credit { bytes: u32 },
-    Pong { nonce: u32, inbox_position: u64 },
-    Goaway { code: Code, delay_min_ms: u32, delay_max_ms: u32, endpoints: Vec<String> },
-    AuthExpiring { expires_in_ms: u32 },
+    ChannelOpened {
+        request: u32,
+        opened: ChannelOpened,
+    },
+    SyncChanges {
+        request: u32,
+        changes: SyncChanges,
+    },
+    HistoryPage {
+        request: u32,
+        page: HistoryPage,
+    },
+    Error {
+        request: u32,
+        error: ErrorFrame,
+    },
+    Credit {
+        bytes: u32,
+    },
+    Pong {
+        nonce: u32,
+        inbox_position: u64,
+    },
+    Goaway {
+        code: Code,
+        delay_min_ms: u32,
+        delay_max_ms: u32,
+        endpoints: Vec<String>,
+    },
+    AuthExpiring {
+        expires_in_ms: u32,
+    },
     /// The answer to AUTH_REFRESH.
-    AuthRefreshed { request: u32, expires_in_ms: u32 },
+    AuthRefreshed {
+        request: u32,
+        expires_in_ms: u32,
+    },
     /// A frame of a newer minor version that says it may be skipped.
-    Skipped { frame_type: u8 },
+    Skipped {
+        frame_type: u8,
+    },
 }
 
 /// Bytes of an event body before its tail.
@@ -343,7 +412,12 @@ pub fn put_event(out: &mut BytesMut, alias: Alias, body: &EventBytes) -> usize {
 }
 
 /// Appends a HISTORY_PAGE made from stored event bodies; `page.events` is ignored, `bodies` take its place.
-pub fn put_history_page(out: &mut BytesMut, request: u32, page: &HistoryPage, bodies: &[EventBytes]) {
+pub fn put_history_page(
+    out: &mut BytesMut,
+    request: u32,
+    page: &HistoryPage,
+    bodies: &[EventBytes],
+) {
     let _ = (out, request, page, bodies);
     unimplemented!()
 }
