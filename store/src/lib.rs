@@ -9,8 +9,11 @@
 //! counts as a message) it learns from a [`Fold`] that the router hands in, so that replay after a crash derives
 //! exactly what was derived before it.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod contract;
 pub mod fold;
+pub mod memory;
 pub mod row;
 
 pub use contract::{
@@ -18,6 +21,7 @@ pub use contract::{
     ReadLimit, Refusal, StoreIdentity,
 };
 pub use fold::{EventEffect, Fold, MemberChange};
+pub use memory::MemoryStore;
 pub use row::{
     ChannelMeta, ChannelSnapshot, EventRow, Head, InboxRow, MemberRow, Record, content_hash,
     key_hash,
