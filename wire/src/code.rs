@@ -97,6 +97,20 @@ impl Code {
     pub fn number(self) -> u16 {
         self as u16
     }
+
+    /// The code of a number from a peer that may be newer: one of ours, or for a number that is not, the one of its
+    /// hundred that asks the same of a client. `None` outside 4100 ..= 4699.
+    pub fn nearest(number: u16) -> Option<Code> {
+        Code::from_u16(number).or(match number / 100 {
+            41 => Some(Code::Unavailable),
+            42 => Some(Code::InternalError),
+            43 => Some(Code::Resync),
+            44 => Some(Code::Invalid),
+            45 => Some(Code::Unauthenticated),
+            46 => Some(Code::Flooding),
+            _ => None,
+        })
+    }
 }
 
 impl fmt::Display for Code {

@@ -12,6 +12,24 @@ pub mod frame;
 pub mod id;
 pub mod limits;
 
+mod layout;
+mod table;
+
+#[rustfmt::skip] // committed as the compiler wrote it, so that a plain comparison finds a stale file
+#[allow(
+    clippy::all,
+dead_code, // accessors that no frame of ours reads
+    missing_debug_implementations,
+    non_camel_case_types,
+    unreachable_pub,
+    unsafe_op_in_unsafe_fn,
+    unused_imports,
+    clippy::undocumented_unsafe_blocks,
+    clippy::unwrap_used,
+    reason = "made by flatc; its style is not ours to choose, and it never leaves this crate"
+)]
+mod generated;
+
 pub use code::Code;
 pub use event::{AckFlags, Event, EventFlags, EventKind, MemberRole};
 pub use frame::{ClientFrame, FrameHeader, ServerFrame, WireError};

@@ -22,6 +22,16 @@ pub const SENDS_IN_FLIGHT_MAX: usize = 64;
 pub const HELLO_CURSORS_MAX: usize = 256;
 /// Most pending sends asked about in HELLO.
 pub const HELLO_PENDING_MAX: usize = 64;
+/// Longest access token, in bytes.
+pub const TOKEN_BYTES_MAX: usize = 8_192;
+/// Longest sync token, in bytes.
+pub const SYNC_TOKEN_BYTES_MAX: usize = 256;
+/// Longest name of a client program, in bytes.
+pub const CLIENT_NAME_BYTES_MAX: usize = 64;
+/// Largest table behind the text of a message, in bytes.
+pub const TABLE_BYTES_MAX: usize = 4_096;
+/// Most other endpoints that one GOAWAY names.
+pub const GOAWAY_ENDPOINTS_MAX: usize = 16;
 /// Most history or sync requests without an answer on one connection.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 8;
 /// Most events in one HISTORY_PAGE.
@@ -53,6 +63,10 @@ pub const TITLE_CHARS_MAX: usize = 100;
 /// The seq after which a channel is full.
 pub const SEQ_MAX: u32 = u32::MAX - 1;
 
-const _: () = assert!(TEXT_BYTES_MAX + 4_096 < FRAME_BYTES_MAX);
+const _: () = assert!(TEXT_BYTES_MAX + TABLE_BYTES_MAX + 64 < FRAME_BYTES_MAX);
+// A HELLO full of cursors and pending sends leaves room for its token.
+const _: () = assert!(
+    20 * HELLO_CURSORS_MAX + 24 * HELLO_PENDING_MAX + TOKEN_BYTES_MAX + 1_024 < HELLO_BYTES_MAX
+);
 const _: () = assert!(SEND_MANY_BYTES_MAX < FRAME_BYTES_MAX);
 const _: () = assert!(FRAME_BYTES_MAX < 1 << 24);
