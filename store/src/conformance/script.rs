@@ -132,7 +132,7 @@ impl Default for Script {
     }
 }
 
-/// The key with this number: all keys of the suite, and 0 is as good as any.
+/// The key with this number.
 pub fn key(number: u64) -> MessageKey {
     let mut bytes = [0xA5; 16];
     bytes[..8].copy_from_slice(&number.to_le_bytes());
@@ -146,6 +146,19 @@ impl Script {
             ordinals: BTreeMap::new(),
             clock_ms: 1_790_000_000_000,
             epoch: 1,
+        }
+    }
+
+    /// Forgets what was written after these records: a crash took it.
+    pub fn continue_after(&mut self, records: &[Record]) {
+        self.ordinals.clear();
+        for record in records {
+            if let Record::Event(event) = record {
+                self.ordinals
+                    .entry(event.channel)
+                    .or_default()
+                    .push(event.ordinal);
+            }
         }
     }
 

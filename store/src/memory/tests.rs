@@ -1,5 +1,5 @@
 //! Tests of the model's handles: held and failed appends, held reads, refusals, the crash. What it answers is the
-//! conformance suite's.
+//! conformance suite's matter; its random comparison, run on the model itself, tests the suite.
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use conch_wire::{ChannelId, UserId};
 use futures_util::{FutureExt, poll};
 
 use super::{FailedBatches, MemoryStore};
+use crate::conformance::Subject;
 use crate::conformance::script::{Script, ScriptFold};
 use crate::{AppendError, MessageStore, ReadError, Refusal};
 
@@ -158,4 +159,24 @@ async fn a_misplaced_event_asserts_and_changes_nothing() {
     }
     let mut append = store.append(vec![skipped]);
     assert!(matches!(poll!(&mut append), Poll::Ready(Ok(_))));
+}
+
+impl Subject for MemoryStore {
+    fn store(&self) -> Arc<dyn MessageStore> {
+        Arc::new(self.clone())
+    }
+
+    async fn crash(self) -> MemoryStore {
+        self.reopen()
+    }
+}
+
+mod conformance {
+    use super::{Arc, MemoryStore, ScriptFold};
+
+    async fn open() -> MemoryStore {
+        MemoryStore::new(Arc::new(ScriptFold))
+    }
+
+    crate::conformance_tests!(open);
 }
