@@ -9,6 +9,8 @@
 pub mod code;
 pub mod event;
 pub mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod id;
 pub mod limits;
 

@@ -1,5 +1,5 @@
 //! Golden vectors: `vectors/frames.json` holds every frame as hex, with its meaning and its fields, for this and every
-//! other implementation. The file is written only by explicit command (`cargo xtask vectors`, or
+//! other implementation. The file, and the seeds of `fuzz/corpus/`, are written only by explicit command (`cargo xtask vectors`, or
 //! `cargo test -p conch-wire --test vectors -- --ignored write_vectors`); the other tests here read it.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use common::{Frame, decode_client, decode_server, encode_client, encode_server, samples};
 use conch_wire::frame::frame_type;
+use conch_wire::{ClientFrame, ServerFrame};
 use serde_json::Value;
 
 fn vectors_path() -> PathBuf {
@@ -27,15 +28,46 @@ fn bytes_of(vector: &Value) -> Vec<u8> {
 }
 
 #[test]
-#[ignore = "writes the committed file; run by explicit command"]
+#[ignore = "writes the committed files; run by explicit command"]
 fn write_vectors() {
-    let vectors: Vec<Value> = samples().iter().map(|sample| sample.to_json()).collect();
+    let samples = samples();
+    let vectors: Vec<Value> = samples.iter().map(|sample| sample.to_json()).collect();
     std::fs::create_dir_all(vectors_path().parent().unwrap()).unwrap();
     std::fs::write(
         vectors_path(),
         serde_json::to_string_pretty(&vectors).unwrap() + "\n",
     )
     .unwrap();
+
+    for sample in &samples {
+        let bytes = sample.bytes();
+        seed("split", sample.name, &[&bytes[..], &bytes].concat());
+        match &sample.frame {
+            Frame::Client(frame) => {
+                seed("client_frame", sample.name, &bytes);
+                if let ClientFrame::Send { send, .. } = frame {
+                    seed("event_body", sample.name, send.tail);
+                }
+            }
+            Frame::Server(frame) => {
+                seed("server_frame", sample.name, &bytes);
+                if let ServerFrame::Deliver { event, .. } | ServerFrame::Event { event, .. } = frame
+                {
+                    seed("event_body", sample.name, &bytes[8..]);
+                    seed("event_body", &format!("{}_tail", sample.name), &event.tail);
+                }
+            }
+        }
+    }
+}
+
+/// Writes one input of a fuzz target's corpus.
+fn seed(target: &str, name: &str, input: &[u8]) {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../fuzz/corpus")
+        .join(target);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join(name), input).unwrap();
 }
 
 #[test]
