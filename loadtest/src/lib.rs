@@ -1,1 +1,3 @@
-
+//! What judges a Conch node from the outside: the checker of the delivery promise, the driver that starts and kills real
+//! nodes, and a plain protocol client.
+pub mod checker;

@@ -1,0 +1,172 @@
+//! What the checker knows of one channel: which message lies at which seq, and what became of every message sent.
+
+use std::collections::HashMap;
+
+use conch_wire::{ChannelId, MessageKey, Seq, UserId};
+
+use super::verdict::Found;
+use super::{Fingerprint, Observed, Violation};
+
+/// One channel. `places[seq - 1]` is the fingerprint seen there by the first observer, 0 where nobody saw anything yet.
+#[derive(Debug, Default)]
+pub(super) struct ChannelRecord {
+    /// First seq that a member sees, and the last one if they are out.
+    pub(super) members: HashMap<UserId, (Seq, Option<Seq>)>,
+    /// Highest head that a full history was read up to.
+    pub(super) read_until: Option<Seq>,
+    places: Vec<u64>,
+    messages: HashMap<u64, MessageRecord>,
+}
+
+#[derive(Debug)]
+struct MessageRecord {
+    sender: UserId,
+    key: MessageKey,
+    /// Attempts without an answer: each may still have brought the message in.
+    open: u32,
+    /// Seq of the first ack; 0: none.
+    acked: Seq,
+    /// Where it was seen first; 0: nowhere.
+    seen: Seq,
+}
+
+impl ChannelRecord {
+    /// Notes an attempt; true if it is the first one at this message.
+    pub(super) fn attempted(
+        &mut self,
+        sender: UserId,
+        key: MessageKey,
+        print: Fingerprint,
+    ) -> bool {
+        let mut fresh = false;
+        let message = self.messages.entry(print.0).or_insert_with(|| {
+            fresh = true;
+            MessageRecord {
+                sender,
+                key,
+                open: 0,
+                acked: 0,
+                seen: 0,
+            }
+        });
+        message.open += 1;
+        fresh
+    }
+
+    /// Notes an ack; true if it is the first one of this message.
+    pub(super) fn acked(
+        &mut self,
+        channel: ChannelId,
+        print: Fingerprint,
+        seq: Seq,
+        found: &mut Found,
+    ) -> bool {
+        let Some(message) = self.messages.get_mut(&print.0) else {
+            found.add(Violation::AckOfNothing { channel, seq });
+            return false;
+        };
+        let first = message.acked == 0;
+        if first {
+            message.acked = seq;
+        } else if message.acked != seq {
+            found.add(Violation::AckMoved {
+                channel,
+                first: message.acked,
+                second: seq,
+            });
+        }
+        self.place(channel, seq, print, found);
+        first
+    }
+
+    pub(super) fn refused(&mut self, print: Fingerprint) {
+        if let Some(message) = self.messages.get_mut(&print.0) {
+            message.open = message.open.saturating_sub(1);
+        }
+    }
+
+    /// Notes that somebody saw `event`.
+    pub(super) fn observed(&mut self, channel: ChannelId, event: Observed, found: &mut Found) {
+        if event.is_message && !self.messages.contains_key(&event.print.0) {
+            found.add(Violation::Forged {
+                channel,
+                seq: event.seq,
+            });
+        }
+        self.place(channel, event.seq, event.print, found);
+    }
+
+    fn place(&mut self, channel: ChannelId, seq: Seq, print: Fingerprint, found: &mut Found) {
+        if seq == 0 {
+            found.add(Violation::SeqZero { channel });
+            return;
+        }
+        let index = seq as usize - 1;
+        if index >= self.places.len() {
+            self.places.resize(index + 1, 0);
+        }
+        if self.places[index] == 0 {
+            self.places[index] = print.0;
+        } else if self.places[index] != print.0 {
+            found.add(Violation::SeqTwice { channel, seq });
+        }
+        if let Some(message) = self.messages.get_mut(&print.0) {
+            if message.seen == 0 {
+                message.seen = seq;
+            } else if message.seen != seq {
+                found.add(Violation::Duplicate {
+                    channel,
+                    first: message.seen,
+                    second: seq,
+                });
+            }
+        }
+    }
+
+    /// Seqs of `from ..= until` at which somebody saw something.
+    pub(super) fn places_in(&self, from: Seq, until: Option<Seq>) -> impl Iterator<Item = Seq> {
+        let last = until.map_or(self.places.len(), |seq| {
+            (seq as usize).min(self.places.len())
+        });
+        let first = (from.max(1) as usize - 1).min(last);
+        self.places[first..last]
+            .iter()
+            .enumerate()
+            .filter(|(_, print)| **print != 0)
+            .map(move |(offset, _)| (first + offset + 1) as Seq)
+    }
+
+    /// What only the end of a run can show.
+    pub(super) fn judge(&self, channel: ChannelId, found: &mut Found) {
+        let Some(read_until) = self.read_until else {
+            found.add(Violation::NotRead { channel });
+            return;
+        };
+        for (index, print) in self.places.iter().enumerate() {
+            let seq = (index + 1) as Seq;
+            if *print == 0 {
+                found.add(Violation::Hole { channel, seq });
+            }
+            // Seen by a device or an ack, and beyond what the full reads found.
+            if seq > read_until && *print != 0 {
+                found.add(Violation::Lost { channel, seq });
+            }
+        }
+        let mut keys: HashMap<(UserId, MessageKey), Seq> = HashMap::new();
+        for message in self.messages.values().filter(|message| message.seen != 0) {
+            if message.acked == 0 && message.open == 0 {
+                found.add(Violation::RefusedButPresent {
+                    channel,
+                    seq: message.seen,
+                });
+            }
+            if let Some(other) = keys.insert((message.sender, message.key), message.seen) {
+                found.add(Violation::KeyTwice {
+                    channel,
+                    first: other.min(message.seen),
+                    second: other.max(message.seen),
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! What a run comes to: counts, and the violations found.
+
+use std::fmt;
+
+use super::Violation;
+
+/// Violations kept in full; the rest is only counted, so that a broken run does not fill the memory.
+const KEPT_MAX: usize = 64;
+
+/// Violations in the order in which they were noticed.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    kept: Vec<Violation>,
+    total: u64,
+}
+
+impl Found {
+    pub(super) fn add(&mut self, violation: Violation) {
+        self.total += 1;
+        if self.kept.len() < KEPT_MAX {
+            self.kept.push(violation);
+        }
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.total
+    }
+}
+
+/// What was compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// Sends put on the wire, resends included.
+    pub attempts: u64,
+    /// Different messages among them.
+    pub messages: u64,
+    /// Acknowledgements, those of resends included.
+    pub acks: u64,
+    /// Different messages acknowledged.
+    pub acked_messages: u64,
+    /// Certain refusals.
+    pub refusals: u64,
+    /// Attempts that ended without an answer.
+    pub unknown_outcomes: u64,
+    /// Events shown to devices.
+    pub deliveries: u64,
+    /// Events read in pages of history.
+    pub history_events: u64,
+    /// Full histories compared.
+    pub full_reads: u64,
+}
+
+/// The judgement of a run.
+#[derive(Debug)]
+pub struct Verdict {
+    pub counts: Counts,
+    pub channels: usize,
+    pub devices: usize,
+    /// The first violations; `violations_total` counts all.
+    pub violations: Vec<Violation>,
+    pub violations_total: u64,
+}
+
+impl Verdict {
+    pub(super) fn new(counts: Counts, channels: usize, devices: usize, found: Found) -> Verdict {
+        Verdict {
+            counts,
+            channels,
+            devices,
+            violations: found.kept,
+            violations_total: found.total,
+        }
+    }
+
+    /// Whether the promise held.
+    pub fn is_clean(&self) -> bool {
+        self.violations_total == 0
+    }
+}
+
+impl fmt::Display for Verdict {
+    /// One line; with violations, one more line for each that was kept.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts = &self.counts;
+        write!(
+            f,
+            "{}: {} acked of {} messages in {} attempts ({} refused, {} unknown), {} events shown to {} devices, \
+             {} full histories of {} channels",
+            if self.is_clean() { "clean" } else { "BROKEN" },
+            counts.acked_messages,
+            counts.messages,
+            counts.attempts,
+            counts.refusals,
+            counts.unknown_outcomes,
+            counts.deliveries,
+            self.devices,
+            counts.full_reads,
+            self.channels,
+        )?;
+        if !self.is_clean() {
+            write!(f, ", {} violations", self.violations_total)?;
+        }
+        for violation in &self.violations {
+            write!(f, "\n  {violation}")?;
+        }
+        Ok(())
+    }
+}
