@@ -1,1 +1,2 @@
-
+//! Fixtures of the end-to-end tests: the sync shim.
+pub mod shim;

@@ -1,3 +1,6 @@
 //! What judges a Conch node from the outside: the checker of the delivery promise, the driver that starts and kills real
 //! nodes, and a plain protocol client.
 pub mod checker;
+pub mod device;
+pub mod node;
+pub mod raw;

@@ -194,7 +194,8 @@ impl Checker {
         record.read_until = Some(record.read_until.unwrap_or(0).max(head));
     }
 
-    /// `device` was told the user's read mark in `channel`.
+    /// `device` was told the user's read mark in `channel` by an answer that it asked for now: it must not be below any
+    /// that this device was told before.
     pub fn read_mark(&mut self, device: DeviceId, channel: ChannelId, seq: Seq) {
         let Some(state) = self.devices.get_mut(&device) else {
             self.found.add(Violation::UnknownDevice { device, channel });
@@ -209,13 +210,19 @@ impl Checker {
                 to: seq,
             });
         }
-        *mark = (*mark).max(seq);
+        self.read_confirmed(device, channel, seq);
     }
 
-    /// The node confirmed that `user` has read up to `seq`.
-    pub fn read_confirmed(&mut self, user: UserId, channel: ChannelId, seq: Seq) {
-        let mark = self.confirmed_reads.entry((user, channel)).or_default();
-        *mark = (*mark).max(seq);
+    /// `device` was told by a push that its user has read `channel` up to `seq`: durable from here on. Pushes may overtake
+    /// each other, so a lower mark than before is no fault.
+    pub fn read_confirmed(&mut self, device: DeviceId, channel: ChannelId, seq: Seq) {
+        if let Some(state) = self.devices.get_mut(&device) {
+            let mark = state.read_marks.entry(channel).or_default();
+            *mark = (*mark).max(seq);
+            let user = (state.user, channel);
+            let confirmed = self.confirmed_reads.entry(user).or_default();
+            *confirmed = (*confirmed).max(seq);
+        }
     }
 
     /// The user's read mark as the node tells it at the end of the run.

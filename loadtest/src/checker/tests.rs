@@ -388,7 +388,7 @@ fn confirmed_read_mark_that_is_lost_is_caught() {
     let mut checker = conversation(3);
     show_all(&mut checker, 1..=3);
     read_all(&mut checker, 3);
-    checker.read_confirmed(ANN, CHANNEL, 3);
+    checker.read_confirmed(DEVICES[0].1, CHANNEL, 3);
     checker.final_read_mark(ANN, CHANNEL, 1);
     broken(checker.verdict(), |v| {
         matches!(

@@ -1,0 +1,69 @@
+# Everything that is done with this repository, by name. `make` lists it. The recipes are thin: logic lives in the crates.
+#
+# Variables: DATA (data folder of `make run`), HTTP (its address), CHAOS_S and CHAOS_SEED (`make chaos`), FUZZ_S
+# (`make fuzz`), MEASURE (which figure `make measure` takes).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+DATA ?= data
+HTTP ?= 127.0.0.1:8080
+CHAOS_S ?= 600
+CHAOS_SEED ?= $(shell date +%s)
+FUZZ_S ?= 60
+MEASURE ?= all
+
+# Rust may have been installed by `make setup` a moment ago, into a PATH that this shell does not know yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+CARGO ?= cargo
+# The programs as the tests want them: able to be killed at a failpoint.
+FAILPOINTS := --features conch-gateway/failpoints
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-10s %s\n", $$1, $$2 }'
+
+.PHONY: setup
+setup: ## Install what is missing: a C compiler (apt), the Rust toolchain (rustup)
+	@command -v cc >/dev/null || { $(call as_root,apt-get update) && $(call as_root,apt-get install -y --no-install-recommends gcc libc6-dev); }
+	@command -v cargo >/dev/null || { command -v curl >/dev/null || { $(call as_root,apt-get update) && $(call as_root,apt-get install -y --no-install-recommends curl ca-certificates); }; \
+		curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --no-modify-path --default-toolchain none; }
+	@cargo --version >/dev/null
+
+as_root = $$([ "$$(id -u)" = 0 ] || echo sudo) $(1)
+
+.PHONY: build
+build: setup ## Build the programs for tests (with failpoints)
+	$(CARGO) build --workspace --bins --locked $(FAILPOINTS)
+
+.PHONY: run
+run: setup ## Build, start a node with its data in ./data, and say how to join
+	$(CARGO) build --release --locked -p conch-gateway -p conch-chat
+	@printf '%s\n' '' \
+		"  Conch listens on http://$(HTTP), data in $(DATA)/. Stop it with Ctrl-C; run it again and all is there." \
+		'  To chat, open two more terminals in this folder, one for each person:' '' \
+		'    target/release/conch-chat --server http://$(HTTP)' ''
+	@exec target/release/conch serve --dev --data $(DATA) --http $(HTTP)
+
+.PHONY: lint
+lint: setup ## Check formatting and lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked $(FAILPOINTS) -- -D warnings
+
+.PHONY: test
+test: lint build ## All tests: lints, units, properties, end to end with real processes, a short kill proof
+	$(CARGO) test --workspace --locked $(FAILPOINTS)
+
+.PHONY: chaos
+chaos: build ## Kill a node again and again under load for CHAOS_S seconds; ends with one verdict line
+	target/debug/conch-load chaos --seconds $(CHAOS_S) --seed $(CHAOS_SEED)
+
+.PHONY: measure
+measure: setup ## Measure a release build: MEASURE = all, ack, cpu, start, idle
+	$(CARGO) build --release --locked -p conch-gateway -p conch-loadtest
+	target/release/conch-load measure $(MEASURE)
+
+.PHONY: clean
+clean: ## Remove what was built (data folders stay)
+	$(CARGO) clean
