@@ -1,0 +1,308 @@
+//! Documents in step with code: what `docs/protocol.md` and `docs/operations.md` list is what the code has, both ways.
+//!
+//! Compared are error codes (number and name), frame types, announced limits, the schema, the examples (golden vectors),
+//! and the names of all metrics in any crate's `metrics.rs`. Tables are found by their heading and read by their cells.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use conch_wire::frame::frame_type;
+use conch_wire::{Code, limits};
+
+use super::Source;
+
+const PROTOCOL: &str = "docs/protocol.md";
+const OPERATIONS: &str = "docs/operations.md";
+const SCHEMA: &str = "wire/schema/conch.fbs";
+const VECTORS: &str = "wire/vectors/frames.json";
+
+/// Every difference between documents and code.
+pub(super) fn check(sources: &[Source]) -> Vec<String> {
+    let text = |path: &str| {
+        sources
+            .iter()
+            .find(|source| source.path.as_os_str() == path)
+            .map(|source| &*source.text)
+    };
+    let mut findings = Vec::new();
+    match (text(PROTOCOL), text(SCHEMA), text(VECTORS)) {
+        (Some(protocol), Some(schema), Some(vectors)) => {
+            findings.extend(compare(
+                PROTOCOL,
+                "error code",
+                &documented_codes(protocol),
+                &codes(),
+            ));
+            findings.extend(compare(
+                PROTOCOL,
+                "frame type",
+                &documented_types(protocol),
+                &types(),
+            ));
+            findings.extend(compare(
+                PROTOCOL,
+                "limit",
+                &documented_limits(protocol),
+                &announced_limits(),
+            ));
+            if !protocol.contains(&format!("```fbs\n{schema}```")) {
+                findings.push(format!("{PROTOCOL} does not show {SCHEMA} as it is"));
+            }
+            findings.extend(examples(protocol, vectors));
+        }
+        _ => findings.push(format!("{PROTOCOL}, {SCHEMA} or {VECTORS} is missing")),
+    }
+    match text(OPERATIONS) {
+        Some(operations) => {
+            findings.extend(compare(
+                OPERATIONS,
+                "metric",
+                &documented_metrics(operations),
+                &metrics(sources),
+            ));
+        }
+        None => findings.push(format!("{OPERATIONS} is missing")),
+    }
+    findings
+}
+
+/// What only one side has.
+fn compare(
+    document: &str,
+    what: &str,
+    documented: &BTreeSet<String>,
+    coded: &BTreeSet<String>,
+) -> Vec<String> {
+    let missing = coded
+        .difference(documented)
+        .map(|item| format!("{document} has no row of {what} {item}"));
+    let stale = documented
+        .difference(coded)
+        .map(|item| format!("{document} has a row of {what} {item}; the code has none"));
+    missing.chain(stale).collect()
+}
+
+/// The rows of the tables under `heading` (to the next one of its level), cells trimmed and without backticks.
+fn rows<'a>(document: &'a str, heading: &'a str) -> impl Iterator<Item = Vec<&'a str>> {
+    document
+        .lines()
+        .skip_while(move |line| line.trim() != heading)
+        .skip(1)
+        .take_while(|line| !line.starts_with("## "))
+        .filter_map(cells)
+}
+
+fn cells(line: &str) -> Option<Vec<&str>> {
+    let inner = line.trim().strip_prefix('|')?.strip_suffix('|')?;
+    Some(
+        inner
+            .split('|')
+            .map(|cell| cell.trim().trim_matches('`'))
+            .collect(),
+    )
+}
+
+fn codes() -> BTreeSet<String> {
+    Code::ALL.iter().map(ToString::to_string).collect()
+}
+
+fn documented_codes(protocol: &str) -> BTreeSet<String> {
+    rows(protocol, "## Error codes")
+        .filter(|cells| cells.len() > 1 && cells[0].parse::<u16>().is_ok())
+        .map(|cells| format!("{} {}", cells[0], cells[1]))
+        .collect()
+}
+
+fn types() -> BTreeSet<String> {
+    let name = |number| frame_type::name(number).expect("known types have names");
+    frame_type::ALL
+        .iter()
+        .map(|number| format!("{number:#04x} {}", name(*number)))
+        .collect()
+}
+
+fn documented_types(protocol: &str) -> BTreeSet<String> {
+    rows(protocol, "## 4 Catalogue")
+        .filter(|cells| cells.len() > 1 && cells[0].starts_with("0x"))
+        .map(|cells| format!("{} {}", cells[0], cells[1]))
+        .collect()
+}
+
+fn announced_limits() -> BTreeSet<String> {
+    [
+        ("text_chars_max", limits::TEXT_CHARS_MAX),
+        ("payload_bytes_max", limits::PAYLOAD_BYTES_MAX),
+        ("frame_bytes_max", limits::FRAME_BYTES_MAX),
+        ("pushed_body_bytes_max", limits::PUSHED_BODY_BYTES_MAX),
+        ("send_many_items_max", limits::SEND_MANY_ITEMS_MAX),
+        ("send_many_bytes_max", limits::SEND_MANY_BYTES_MAX),
+        ("sends_in_flight_max", limits::SENDS_IN_FLIGHT_MAX),
+        ("requests_in_flight_max", limits::REQUESTS_IN_FLIGHT_MAX),
+        ("history_items_max", limits::HISTORY_ITEMS_MAX),
+        ("history_bytes_max", limits::HISTORY_BYTES_MAX),
+        ("sync_rows_max", limits::SYNC_ROWS_MAX),
+        ("group_members_max", limits::GROUP_MEMBERS_DEFAULT),
+        ("heartbeat_ms", limits::HEARTBEAT_MS as usize),
+        ("silence_max_ms", limits::SILENCE_MAX_MS as usize),
+    ]
+    .iter()
+    .map(|(name, value)| format!("{name} = {value}"))
+    .collect()
+}
+
+fn documented_limits(protocol: &str) -> BTreeSet<String> {
+    rows(protocol, "## 19 Limits")
+        .filter(|cells| cells.len() > 3 && cells[0].parse::<u16>().is_ok())
+        .map(|cells| {
+            let value = cells[3]
+                .split(' ')
+                .next()
+                .unwrap_or_default()
+                .replace(',', "");
+            format!("{} = {value}", cells[1])
+        })
+        .collect()
+}
+
+/// Examples that are not the golden vector that they name.
+fn examples(protocol: &str, vectors: &str) -> Vec<String> {
+    let Ok(vectors) = serde_json::from_str::<Vec<serde_json::Value>>(vectors) else {
+        return vec![format!("{VECTORS} is not a list")];
+    };
+    let known: BTreeMap<&str, &str> = vectors
+        .iter()
+        .filter_map(|vector| Some((vector["name"].as_str()?, vector["hex"].as_str()?)))
+        .collect();
+    let mut findings = Vec::new();
+    let mut lines = protocol.lines();
+    while let Some(line) = lines.next() {
+        let Some(name) = line.strip_prefix("vector: ") else {
+            continue;
+        };
+        let hex: String = lines
+            .by_ref()
+            .take_while(|line| !line.starts_with("```"))
+            .flat_map(|line| line.split('#').next().unwrap_or_default().chars())
+            .filter(|c| !c.is_whitespace())
+            .collect();
+        if known.get(name) != Some(&&*hex) {
+            findings.push(format!(
+                "{PROTOCOL}: example {name} is not the vector of that name in {VECTORS}"
+            ));
+        }
+    }
+    findings
+}
+
+/// Names of metrics: string literals in `metrics.rs` files, outside comments and tests.
+fn metrics(sources: &[Source]) -> BTreeSet<String> {
+    let files = sources
+        .iter()
+        .filter(|source| source.path.ends_with("metrics.rs"));
+    files
+        .flat_map(|source| metric_names(&source.text))
+        .collect()
+}
+
+fn metric_names(code: &str) -> BTreeSet<String> {
+    let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+    code.lines()
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .flat_map(|line| line.split('"').skip(1).step_by(2))
+        .filter(|literal| is_metric(literal))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn documented_metrics(operations: &str) -> BTreeSet<String> {
+    operations
+        .lines()
+        .filter_map(cells)
+        .filter_map(|cells| cells.first().copied())
+        .filter(|name| is_metric(name))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn is_metric(name: &str) -> bool {
+    name.starts_with("conch_")
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(items: &[&str]) -> BTreeSet<String> {
+        items.iter().map(|item| (*item).to_owned()).collect()
+    }
+
+    #[test]
+    fn both_directions_are_compared() {
+        assert_eq!(
+            compare("d", "x", &set(&["a", "b"]), &set(&["b", "a"])),
+            Vec::<String>::new()
+        );
+        let findings = compare("d", "x", &set(&["a", "stale"]), &set(&["a", "missing"]));
+        assert_eq!(
+            findings,
+            [
+                "d has no row of x missing",
+                "d has a row of x stale; the code has none"
+            ]
+        );
+    }
+
+    #[test]
+    fn rows_are_read_under_their_heading_only() {
+        let document = "| 4999 | before |\n## Error codes\n\n| code | name |\n|---|---|\n| 4100 | `rate_limited` | x |\n\
+                        ## Next\n| 4998 | behind |\n";
+        assert_eq!(documented_codes(document), set(&["4100 rate_limited"]));
+        let document = "## 4 Catalogue\n### Client\n| type | name |\n| 0x01 | HELLO | 0 |\n";
+        assert_eq!(documented_types(document), set(&["0x01 HELLO"]));
+        let document = "## 19 Limits\n| 11 | `group_members_max` | members | 500 (up to 1,000) |\n";
+        assert_eq!(
+            documented_limits(document),
+            set(&["group_members_max = 500"])
+        );
+    }
+
+    #[test]
+    fn code_in_its_documented_form_is_what_the_tables_say() {
+        assert!(codes().contains("4100 rate_limited"));
+        assert!(types().contains("0x01 HELLO"));
+        assert!(announced_limits().contains("frame_bytes_max = 524288"));
+    }
+
+    #[test]
+    fn examples_are_held_to_their_vectors() {
+        let vectors = r#"[{"name": "ping", "hex": "1200000004030201"}]"#;
+        let example = |hex: &str| format!("```text\nvector: ping\n{hex}   # PING\n# story\n```\n");
+        assert_eq!(
+            examples(&example("12 000000 04030201"), vectors),
+            Vec::<String>::new()
+        );
+        assert_eq!(examples(&example("12 000000 04030202"), vectors).len(), 1);
+        assert_eq!(
+            examples("```text\nvector: pong\n00\n```\n", vectors).len(),
+            1
+        );
+    }
+
+    #[test]
+    fn metrics_are_literals_of_their_form() {
+        let code = "//! \"conch_of_docs\"\nconst A: &str = \"conch_sends_total\"; // \"conch_comment\"\n\
+                    const B: (&str, &str) = (\"conch_queue_bytes\", \"conch is no name\");\n\
+                    #[cfg(test)]\nmod tests { const C: &str = \"conch_test\"; }\n";
+        assert_eq!(
+            metric_names(code),
+            set(&["conch_sends_total", "conch_queue_bytes"])
+        );
+        let document = "| metric | unit |\n|---|---|\n| `conch_sends_total` | 1 |\n| conch_queue_bytes | bytes |\nconch_prose\n";
+        assert_eq!(
+            documented_metrics(document),
+            set(&["conch_sends_total", "conch_queue_bytes"])
+        );
+    }
+}
