@@ -9,6 +9,7 @@
 //! counts as a message) it learns from a [`Fold`] that the router hands in, so that replay after a crash derives
 //! exactly what was derived before it.
 
+pub mod accounts;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod contract;
