@@ -47,6 +47,7 @@ fn decode_everywhere(bytes: &[u8]) {
     let _ = MessageBody::decode(split.body);
 }
 
+/// P-001, P-016
 #[test]
 fn a01_a_length_over_the_cap_is_refused_by_its_header_alone() {
     for (cap, len) in [
@@ -166,6 +167,7 @@ fn shared_table_bomb(rows: u32) -> Vec<u8> {
     out.to_vec()
 }
 
+/// P-007
 #[test]
 fn a03_a_string_shared_by_many_is_refused_quickly() {
     let one = server(frame_type::GOAWAY, 0, &shared_string_bomb(250_000, 1));
@@ -180,6 +182,7 @@ fn a03_a_string_shared_by_many_is_refused_quickly() {
     assert!(start.elapsed() < QUICK);
 }
 
+/// P-007
 #[test]
 fn a03_a_table_shared_by_many_is_refused_quickly() {
     let one = server(frame_type::SYNC_CHANGES, 1, &shared_table_bomb(1)).unwrap();
@@ -263,6 +266,7 @@ fn a04_a_required_field_that_is_absent_is_refused() {
     );
 }
 
+/// P-009
 #[test]
 fn a04_strings_that_are_not_utf8_are_refused() {
     let bytes = encode_client(&ClientFrame::AuthRefresh {
@@ -284,6 +288,7 @@ fn a04_strings_that_are_not_utf8_are_refused() {
     );
 }
 
+/// P-002
 #[test]
 fn a04_misaligned_prefixed_and_empty_tables_are_refused() {
     let bytes = encode_client(&ClientFrame::Hello(Hello {
@@ -333,6 +338,7 @@ fn a04_values_outside_their_sets_are_refused() {
     assert!(refused);
 }
 
+/// P-004, P-005
 #[test]
 fn a05_unknown_types_are_skipped_or_refused_as_they_say() {
     for frame_type in 0..=255 {
@@ -363,6 +369,7 @@ fn a05_unknown_types_are_skipped_or_refused_as_they_say() {
     }
 }
 
+/// P-058
 #[test]
 fn a05_fields_of_a_newer_version_are_passed_over() {
     let mut builder = FlatBufferBuilder::new();

@@ -56,6 +56,7 @@ fn text_of_100_000_scalar_values_is_accepted_and_one_more_refused() {
     }
 }
 
+/// P-009
 #[test]
 fn text_is_utf8_and_nothing_else_is_asked_of_it() {
     assert_eq!(
@@ -232,6 +233,7 @@ fn hello_is_bounded_in_every_part() {
     );
 }
 
+/// P-020, P-023
 #[test]
 fn clients_choose_aliases_with_the_top_bit_clear() {
     let open = |alias| ClientFrame::OpenChannel {
@@ -312,6 +314,7 @@ fn send_many_is_bounded_and_names_one_channel() {
     );
 }
 
+/// P-003
 #[test]
 fn sends_with_unknown_flags_kinds_or_padding_are_refused() {
     let send = |kind, flags| ClientFrame::Send {
@@ -331,6 +334,7 @@ fn sends_with_unknown_flags_kinds_or_padding_are_refused() {
     assert_eq!(decode_client(&bytes).unwrap_err().code, Code::BadFrame);
 }
 
+/// P-006
 #[test]
 fn requests_without_a_number_are_refused() {
     let mut bytes = encode_client(&ClientFrame::Send {
@@ -369,6 +373,7 @@ fn history_asks_for_a_range_of_at_least_one() {
     );
 }
 
+/// P-002
 #[test]
 fn trailing_bytes_behind_a_fixed_body_are_refused() {
     for frame in [
@@ -455,6 +460,7 @@ fn members_and_titles_of_an_event_are_bounded() {
     }
 }
 
+/// P-040
 #[test]
 fn pages_are_gapless_and_bounded() {
     let page = |from: u32, count: u32| HistoryPage {
@@ -485,6 +491,7 @@ fn pages_are_gapless_and_bounded() {
     assert_eq!(decode_server(&bytes).unwrap_err().code, Code::BadFrame);
 }
 
+/// P-027
 #[test]
 fn events_have_a_place_a_kind_and_the_frame_that_fits() {
     let deliver = |seq, kind| ServerFrame::Deliver {
@@ -527,6 +534,7 @@ fn a_code_of_a_newer_node_becomes_the_one_of_its_hundred() {
     assert_eq!(Code::nearest(4700), None);
 }
 
+/// P-001
 #[test]
 fn a_length_over_the_limit_is_refused_as_soon_as_the_header_is_there() {
     let header = [3, 0xff, 0xff, 0xff, 1, 0, 0, 0];

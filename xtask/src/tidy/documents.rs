@@ -1,7 +1,8 @@
 //! Documents in step with code: what `docs/protocol.md` and `docs/operations.md` list is what the code has, both ways.
 //!
-//! Compared are error codes (number and name), frame types, announced limits, the schema, the examples (golden vectors),
-//! and the names of all metrics in any crate's `metrics.rs`. Tables are found by their heading and read by their cells.
+//! Compared are error codes (number and name), frame types, announced limits, the schema and the fields of its tables, the
+//! examples (golden vectors), the rules that tests say they cover, and the names of all metrics in any crate's `metrics.rs`.
+//! Tables are found by their heading and read by their cells.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,7 +48,9 @@ pub(super) fn check(sources: &[Source]) -> Vec<String> {
             if !protocol.contains(&format!("```fbs\n{schema}```")) {
                 findings.push(format!("{PROTOCOL} does not show {SCHEMA} as it is"));
             }
+            findings.extend(fields(protocol, schema));
             findings.extend(examples(protocol, vectors));
+            findings.extend(rules(protocol, sources));
         }
         _ => findings.push(format!("{PROTOCOL}, {SCHEMA} or {VECTORS} is missing")),
     }
@@ -163,6 +166,86 @@ fn documented_limits(protocol: &str) -> BTreeSet<String> {
         .collect()
 }
 
+/// Fields of the tables that the document draws (under a line that is the table's name), against the schema.
+fn fields(protocol: &str, schema: &str) -> Vec<String> {
+    let mut findings = Vec::new();
+    let mut lines = protocol.lines();
+    while let Some(line) = lines.next() {
+        let name = line
+            .strip_prefix('`')
+            .and_then(|line| line.strip_suffix("`:"));
+        let Some(table) = name.and_then(|name| schema_fields(schema, name)) else {
+            continue;
+        };
+        let documented = lines
+            .by_ref()
+            .skip_while(|line| line.is_empty())
+            .map_while(cells)
+            .filter(|cells| cells.len() > 1 && cells[0].parse::<u16>().is_ok())
+            .map(|cells| format!("{line} {} {}", cells[0], cells[1]))
+            .collect();
+        let coded = table
+            .iter()
+            .map(|field| format!("{line} {field}"))
+            .collect();
+        findings.extend(compare(PROTOCOL, "field", &documented, &coded));
+    }
+    findings
+}
+
+/// Ids and names of a table's fields; `None` for what is no table.
+fn schema_fields(schema: &str, table: &str) -> Option<Vec<String>> {
+    let (_, body) = schema.split_once(&format!("\ntable {table} {{\n"))?;
+    let field = |line: &str| {
+        let (name, _) = line.trim().split_once(':')?;
+        let id = line.split_once("(id: ")?.1.split([',', ')']).next()?;
+        Some(format!("{id} {name}"))
+    };
+    Some(
+        body.lines()
+            .take_while(|line| *line != "}")
+            .filter_map(field)
+            .collect(),
+    )
+}
+
+/// Rules that code says it covers and that the document does not have, and rules that the document has twice.
+fn rules(protocol: &str, sources: &[Source]) -> Vec<String> {
+    let mut documented = BTreeSet::new();
+    let mut findings = Vec::new();
+    for rule in protocol
+        .split("**P-")
+        .skip(1)
+        .filter_map(|rest| rest.split_once("**"))
+    {
+        if !documented.insert(format!("P-{}", rule.0)) {
+            findings.push(format!("{PROTOCOL} has rule P-{} twice", rule.0));
+        }
+    }
+    for source in sources.iter().filter(|source| {
+        source
+            .path
+            .extension()
+            .is_some_and(|extension| extension == "rs")
+    }) {
+        for word in source
+            .text
+            .split(|c: char| !c.is_ascii_alphanumeric() && c != '-')
+        {
+            let number = word.strip_prefix("P-").filter(|rest| rest.len() == 3);
+            if number.is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()))
+                && !documented.contains(word)
+            {
+                findings.push(format!(
+                    "{} names rule {word}, which {PROTOCOL} does not have",
+                    source.path.display()
+                ));
+            }
+        }
+    }
+    findings
+}
+
 /// Examples that are not the golden vector that they name.
 fn examples(protocol: &str, vectors: &str) -> Vec<String> {
     let Ok(vectors) = serde_json::from_str::<Vec<serde_json::Value>>(vectors) else {
@@ -273,6 +356,41 @@ mod tests {
         assert!(codes().contains("4100 rate_limited"));
         assert!(types().contains("0x01 HELLO"));
         assert!(announced_limits().contains("frame_bytes_max = 524288"));
+    }
+
+    #[test]
+    fn fields_are_held_to_the_schema() {
+        let schema = "namespace x;\ntable Hello {\n  minor:uint16 (id: 0);\n  token:string (id: 1, required);\n}\n";
+        let document = |token: &str| {
+            format!(
+                "`Hello`:\n\n| id | field | type |\n|---|---|---|\n| 0 | `minor` | u16 |\n| 1 | `{token}` | string |\n\nprose\n"
+            )
+        };
+        assert_eq!(fields(&document("token"), schema), Vec::<String>::new());
+        assert_eq!(fields(&document("secret"), schema).len(), 2);
+        assert_eq!(
+            fields("`Other`:\n\n| 0 | `x` | u8 |\n", schema),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn rules_that_tests_name_exist_once() {
+        let test = |text: &str| {
+            [Source {
+                path: "wire/tests/a.rs".into(),
+                text: text.to_owned(),
+            }]
+        };
+        let rule = concat!("P", "-001");
+        let other = concat!("P", "-999");
+        let protocol = format!("* **{rule}** A frame MUST be short.\n");
+        assert_eq!(
+            rules(&protocol, &test(&format!("// {rule}: short"))),
+            Vec::<String>::new()
+        );
+        assert_eq!(rules(&protocol, &test(&format!("// {other}"))).len(), 1);
+        assert_eq!(rules(&protocol.repeat(2), &test("")).len(), 1);
     }
 
     #[test]
