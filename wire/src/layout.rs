@@ -36,6 +36,15 @@ pub(crate) fn zero(pad: impl Into<u32>) -> Result<(), WireError> {
     }
 }
 
+/// Refuses what is longer, or more, than its limit.
+pub(crate) fn at_most(len: usize, max: usize, what: &'static str) -> Result<(), WireError> {
+    if len <= max {
+        Ok(())
+    } else {
+        Err(WireError::too_large(what))
+    }
+}
+
 /// A 64-bit value from its halves.
 pub(crate) fn join(value: &fb::U64) -> u64 {
     u64::from(value.lo()) | u64::from(value.hi()) << 32

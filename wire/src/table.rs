@@ -7,7 +7,7 @@
 //! counts are checked by each decoder.
 
 use bytes::{BufMut, BytesMut};
-use flatbuffers::{FlatBufferBuilder, Follow, Verifiable, VerifierOptions};
+use flatbuffers::{FlatBufferBuilder, Follow, Verifiable, VerifierOptions, WIPOffset};
 
 use crate::frame::WireError;
 
@@ -36,4 +36,12 @@ pub(crate) fn put(out: &mut BytesMut, build: impl FnOnce(&mut FlatBufferBuilder<
     let mut builder = FlatBufferBuilder::new();
     build(&mut builder);
     out.put_slice(builder.finished_data());
+}
+
+/// A string, left out when empty: absent means empty.
+pub(crate) fn put_text<'a>(
+    builder: &mut FlatBufferBuilder<'a>,
+    text: &str,
+) -> Option<WIPOffset<&'a str>> {
+    (!text.is_empty()).then(|| builder.create_string(text))
 }

@@ -1,4 +1,4 @@
-//! Layouts of the frames that a client sends.
+//! Layouts of the frames that a client sends; `hello` holds the largest.
 //!
 //! `decode` runs in the node on bytes from anywhere: each arm checks the reference, the layout, and every limit that
 //! [`crate::limits`] sets for it. SEND, READ, CREDIT, PING and the other fixed layouts do not allocate. `encode` runs in
@@ -6,22 +6,18 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::client::{ClientFrame, Cursor, Hello, History, PushMode, Send};
-use super::{FrameHeader, HEADER_BYTES, WireError, frame_type};
-use crate::event::{FIRST_CHANGE_KIND, PendingSend, SendFlags};
+use super::client::{ClientFrame, History, Send};
+use super::{FrameHeader, WireError, frame_type, hello};
+use crate::event::{FIRST_CHANGE_KIND, SendFlags};
 use crate::generated::conch as fb;
-use crate::layout::{cut, exact, halves, id, join, put_frame, zero};
+use crate::layout::{at_most, cut, exact, halves, id, put_frame, zero};
 use crate::limits::{
-    CLIENT_NAME_BYTES_MAX, HELLO_BYTES_MAX, HELLO_CURSORS_MAX, HELLO_PENDING_MAX,
     SEND_MANY_BYTES_MAX, SEND_MANY_ITEMS_MAX, SYNC_TOKEN_BYTES_MAX, TOKEN_BYTES_MAX,
 };
-use crate::{Alias, ChannelId, Code, MessageKey, SessionId, table};
+use crate::{ChannelId, Code, MessageKey, table};
 
 /// HISTORY's flag: keep the newest end of the range.
 const NEWEST_FIRST: u16 = 1;
-/// Top bit of an alias: the server chose it.
-const SERVER_ALIAS: Alias = 1 << 31;
-
 impl<'a> ClientFrame<'a> {
     /// Decodes what a client sent. Hot frames borrow from `body`.
     pub fn decode(header: FrameHeader, body: &'a [u8]) -> Result<ClientFrame<'a>, WireError> {
@@ -29,7 +25,7 @@ impl<'a> ClientFrame<'a> {
         Ok(match header.frame_type {
             frame_type::HELLO => {
                 header.reference_unset()?;
-                ClientFrame::Hello(decode_hello(body)?)
+                ClientFrame::Hello(hello::decode(body)?)
             }
             frame_type::AUTH_REFRESH => {
                 let request = header.reference_set()?;
@@ -54,7 +50,7 @@ impl<'a> ClientFrame<'a> {
             },
             frame_type::OPEN_CHANNEL => ClientFrame::OpenChannel {
                 request: header.reference_set()?,
-                cursor: decode_cursor(&fb::OpenCursor(exact(body)?))?,
+                cursor: hello::decode_cursor(&fb::OpenCursor(exact(body)?))?,
             },
             frame_type::CLOSE_CHANNEL => {
                 exact::<0>(body)?;
@@ -117,7 +113,9 @@ impl<'a> ClientFrame<'a> {
     pub fn encode(&self, out: &mut BytesMut) {
         let frame_type = self.frame_type();
         match self {
-            ClientFrame::Hello(hello) => put_frame(out, frame_type, 0, |out| put_hello(out, hello)),
+            ClientFrame::Hello(hello) => {
+                put_frame(out, frame_type, 0, |out| hello::put(out, hello))
+            }
             ClientFrame::AuthRefresh { request, token } => {
                 put_frame(out, frame_type, *request, |out| {
                     table::put(out, |builder| {
@@ -140,7 +138,7 @@ impl<'a> ClientFrame<'a> {
             }
             ClientFrame::OpenChannel { request, cursor } => {
                 put_frame(out, frame_type, *request, |out| {
-                    out.put_slice(&open_cursor(cursor).0)
+                    out.put_slice(&hello::open_cursor(cursor).0)
                 });
             }
             ClientFrame::CloseChannel { alias } => put_frame(out, frame_type, *alias, |_| {}),
@@ -218,14 +216,6 @@ impl<'a> ClientFrame<'a> {
     }
 }
 
-fn at_most(len: usize, max: usize, what: &'static str) -> Result<(), WireError> {
-    if len <= max {
-        Ok(())
-    } else {
-        Err(WireError::too_large(what))
-    }
-}
-
 fn at_least_one(items_max: u16) -> Result<(), WireError> {
     match items_max {
         0 => Err(WireError::new(
@@ -234,129 +224,6 @@ fn at_least_one(items_max: u16) -> Result<(), WireError> {
         )),
         _ => Ok(()),
     }
-}
-
-fn decode_hello(body: &[u8]) -> Result<Hello, WireError> {
-    at_most(
-        HEADER_BYTES + body.len(),
-        HELLO_BYTES_MAX,
-        "HELLO is longer than its limit",
-    )?;
-    let hello = table::root::<fb::Hello<'_>>(body)?;
-    let client = hello.client().unwrap_or_default();
-    let sync_token = hello.sync_token().map_or(&[][..], |token| token.bytes());
-    let cursors = hello.cursors().unwrap_or_default();
-    let pending = hello.pending().unwrap_or_default();
-    at_most(
-        client.len(),
-        CLIENT_NAME_BYTES_MAX,
-        "client name is longer than its limit",
-    )?;
-    at_most(
-        hello.token().len(),
-        TOKEN_BYTES_MAX,
-        "token is longer than its limit",
-    )?;
-    at_most(
-        sync_token.len(),
-        SYNC_TOKEN_BYTES_MAX,
-        "sync token is longer than its limit",
-    )?;
-    at_most(
-        cursors.len(),
-        HELLO_CURSORS_MAX,
-        "more cursors than HELLO may have",
-    )?;
-    at_most(
-        pending.len(),
-        HELLO_PENDING_MAX,
-        "more pending sends than HELLO may ask about",
-    )?;
-    Ok(Hello {
-        minor: hello.minor(),
-        features: hello.features().map_or(0, join),
-        token: hello.token().to_owned(),
-        client: client.to_owned(),
-        sync_token: sync_token.to_vec(),
-        cursors: cursors
-            .iter()
-            .map(decode_cursor)
-            .collect::<Result<_, _>>()?,
-        pending: pending
-            .iter()
-            .map(|pending| {
-                Ok(PendingSend {
-                    channel: ChannelId(id(pending.channel())?),
-                    key: MessageKey(pending.key().into()),
-                })
-            })
-            .collect::<Result<_, WireError>>()?,
-        replaces: hello.replaces().map(id).transpose()?.map(SessionId),
-        credit_bytes: hello.credit_bytes(),
-        push: match hello.push_mode() {
-            0 => PushMode::All,
-            1 => PushMode::Opened,
-            _ => return Err(WireError::bad("push mode is not known")),
-        },
-    })
-}
-
-fn put_hello(out: &mut BytesMut, hello: &Hello) {
-    table::put(out, |builder| {
-        let token = Some(builder.create_string(&hello.token));
-        let client = (!hello.client.is_empty()).then(|| builder.create_string(&hello.client));
-        let sync_token =
-            (!hello.sync_token.is_empty()).then(|| builder.create_vector(&hello.sync_token));
-        let cursors = (!hello.cursors.is_empty())
-            .then(|| builder.create_vector_from_iter(hello.cursors.iter().map(open_cursor)));
-        let pending =
-            (!hello.pending.is_empty()).then(|| {
-                builder.create_vector_from_iter(hello.pending.iter().map(|pending| {
-                    fb::PendingSend::new(&halves(pending.channel.0), &pending.key.0)
-                }))
-            });
-        let features = (hello.features != 0).then(|| halves(hello.features));
-        let replaces = hello.replaces.map(|session| halves(session.0));
-        let root = fb::Hello::create(
-            builder,
-            &fb::HelloArgs {
-                minor: hello.minor,
-                features: features.as_ref(),
-                token,
-                client,
-                sync_token,
-                cursors,
-                pending,
-                replaces: replaces.as_ref(),
-                credit_bytes: hello.credit_bytes,
-                push_mode: hello.push as u8,
-            },
-        );
-        builder.finish_minimal(root);
-    });
-}
-
-/// A cursor whose alias a client may choose: not 0, top bit clear.
-fn decode_cursor(open: &fb::OpenCursor) -> Result<Cursor, WireError> {
-    let alias = open.alias();
-    if alias == 0 || alias >= SERVER_ALIAS {
-        return Err(WireError::new(
-            Code::BadAlias,
-            "alias is not one that a client may choose",
-        ));
-    }
-    let cursor = open.cursor();
-    Ok(Cursor {
-        channel: ChannelId(id(cursor.channel())?),
-        generation: cursor.generation(),
-        seq: cursor.seq(),
-        alias,
-    })
-}
-
-fn open_cursor(cursor: &Cursor) -> fb::OpenCursor {
-    let place = fb::Cursor::new(&halves(cursor.channel.0), cursor.generation, cursor.seq);
-    fb::OpenCursor::new(&place, cursor.alias)
 }
 
 fn decode_send(body: &[u8]) -> Result<Send<'_>, WireError> {

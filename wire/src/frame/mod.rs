@@ -13,13 +13,16 @@
 //! something (padding, trailing bytes, unknown flags from clients) and never panics. Encoding is deterministic and trusts
 //! its caller to stay within [`crate::limits`].
 
+mod channels;
 mod client;
 mod client_codec;
 pub mod frame_type;
+mod hello;
 mod history_page;
 mod push;
 mod server;
 mod server_codec;
+mod welcome;
 
 use bytes::Bytes;
 use thiserror::Error;
