@@ -20,6 +20,8 @@ pub mod checks;
 pub mod compare;
 pub mod random;
 pub mod script;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -33,6 +35,12 @@ pub trait Subject: Send + Sized + 'static {
     /// Ends the store as a kill would, with nothing flushed or settled, and opens what it left. The suite has dropped
     /// its own handles and answers before it asks.
     fn crash(self) -> impl Future<Output = Self> + Send;
+
+    /// Moves what is in memory into the index, if the store has one. Random schedules ask for it at random, so that
+    /// answers come from both.
+    fn settle(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 
     /// Closes the store and opens it again.
     fn restart(self) -> impl Future<Output = Self> + Send {
@@ -135,33 +143,4 @@ macro_rules! run_each {
 pub async fn run<S: Subject>(open: impl AsyncFn() -> S) {
     for_each_store_check! { run_each => { &open } }
     random::random_schedules_agree_with_the_model(&open).await;
-}
-
-#[cfg(test)]
-mod tests {
-    //! Every check that is written stands in the list.
-
-    #[test]
-    fn no_check_is_forgotten() {
-        let files = [
-            ("channels", include_str!("checks/channels.rs")),
-            ("durability", include_str!("checks/durability.rs")),
-            ("events", include_str!("checks/events.rs")),
-            ("inbox", include_str!("checks/inbox.rs")),
-            ("keys", include_str!("checks/keys.rs")),
-            ("members", include_str!("checks/members.rs")),
-        ];
-        let list = include_str!("mod.rs");
-        for (file, source) in files {
-            let written = source
-                .lines()
-                .filter_map(|line| line.strip_prefix("pub async fn "));
-            for check in written.filter_map(|rest| rest.split('<').next()) {
-                assert!(
-                    list.contains(&format!("{file}::{check},")),
-                    "{file}::{check} never runs"
-                );
-            }
-        }
-    }
 }

@@ -97,6 +97,14 @@ pub async fn run_schedule<S: Subject>(open: &impl AsyncFn() -> S, shape: Shape) 
                     1 | 2 => schedule.compared_after(subject.crash().await).await,
                     3 => schedule.compared_after(subject.restart().await).await,
                     4..8 => schedule.compared_after(subject).await,
+                    8..11 => {
+                        subject.settle().await;
+                        schedule.compared_after(subject).await
+                    }
+                    11 => {
+                        subject.settle().await;
+                        subject
+                    }
                     _ => subject,
                 }
             }

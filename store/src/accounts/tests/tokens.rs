@@ -1,10 +1,14 @@
 //! Refresh tokens: rotation, theft, lost answers, races.
 
 use conch_wire::{DeviceId, UserId};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 use sqlx::Row;
 
-use super::{Fixture, token};
-use crate::accounts::{Accounts, IssueError, Rotation, RotationTimes, SUPERSEDED_KEPT, TokenHash};
+use super::{Fixture, device, token};
+use crate::accounts::{
+    Accounts, IssueError, NewDevice, Rotation, RotationTimes, SUPERSEDED_KEPT, TokenHash,
+};
 
 const ROTATED: Rotation = Rotation::Rotated {
     user: UserId(1),
@@ -291,4 +295,110 @@ async fn expired_tokens_are_purged() {
         rotate(accounts, token(1), token(2), 1).await,
         Rotation::Unknown
     );
+}
+
+/// A device with its newest token, or somebody who copied it.
+struct Holder {
+    token: TokenHash,
+    rotations: u32,
+}
+
+struct Family {
+    random: StdRng,
+    next: u64,
+    now_ms: u64,
+}
+
+impl Family {
+    fn new(seed: u64) -> Family {
+        Family {
+            random: StdRng::seed_from_u64(seed),
+            next: 0,
+            now_ms: 1_000,
+        }
+    }
+
+    fn fresh_token(&mut self) -> TokenHash {
+        self.next += 1;
+        let mut bytes = [0x77; 32];
+        bytes[..8].copy_from_slice(&self.next.to_le_bytes());
+        TokenHash(bytes)
+    }
+
+    async fn log_in(&mut self, accounts: &Accounts, device: DeviceId) -> Holder {
+        let token = self.fresh_token();
+        accounts
+            .issue_token(device, token, EXPIRES_MS)
+            .await
+            .unwrap();
+        Holder {
+            token,
+            rotations: 0,
+        }
+    }
+
+    async fn rotate(&mut self, accounts: &Accounts, holder: &mut Holder, lost: bool) -> Rotation {
+        self.now_ms += self.random.random_range(0..GRACE_MS / 8);
+        let new = self.fresh_token();
+        let rotation = rotate(accounts, holder.token, new, self.now_ms).await;
+        holder.rotations += 1;
+        if matches!(rotation, Rotation::Rotated { .. }) && !lost {
+            holder.token = new;
+        }
+        rotation
+    }
+}
+
+#[tokio::test]
+async fn lost_answers_never_revoke_an_honest_device() {
+    let opened = fixture().await;
+    let mut family = Family::new(1);
+    let mut device = family.log_in(&opened.accounts, DeviceId(10)).await;
+    let mut lost_in_a_row = 0;
+    for _ in 0..400 {
+        // Within the grace of the first answer that was lost: at most an eighth of it passes between two attempts.
+        let lost = lost_in_a_row < 7 && family.random.random_bool(0.5);
+        lost_in_a_row = if lost { lost_in_a_row + 1 } else { 0 };
+        assert_eq!(
+            family.rotate(&opened.accounts, &mut device, lost).await,
+            ROTATED
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_thief_and_the_owner_never_both_go_on() {
+    let opened = Fixture::with_devices().await;
+    let accounts = &opened.accounts;
+    for seed in 0..60 {
+        let id = DeviceId(100 + seed);
+        let new = NewDevice { id, ..device(0, 1) };
+        accounts.create_device(new, 1_000).await.unwrap();
+        let mut family = Family::new(seed);
+        family.next = seed * 1_000;
+        let mut owner = family.log_in(accounts, id).await;
+        for _ in 0..family.random.random_range(0..4) {
+            family.rotate(accounts, &mut owner, false).await;
+        }
+        owner.rotations = 0;
+        let mut thief = Holder {
+            token: owner.token,
+            rotations: 0,
+        };
+        // When both have tried twice, the copy has shown.
+        while owner.rotations < 2 || thief.rotations < 2 {
+            let holder = if family.random.random_bool(0.5) {
+                &mut owner
+            } else {
+                &mut thief
+            };
+            family.rotate(accounts, holder, false).await;
+        }
+        let stored = accounts.device(id).await.unwrap().unwrap();
+        assert!(!stored.is_active(), "seed {seed}");
+        for mut holder in [owner, thief] {
+            let last = family.rotate(accounts, &mut holder, false).await;
+            assert_eq!(last, Rotation::Unknown);
+        }
+    }
 }
