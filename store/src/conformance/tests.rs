@@ -72,7 +72,7 @@ fn forget(log: &mut [Record], which: impl Fn(&Record) -> bool) {
 async fn is_found_out(mishap: Mishap) -> bool {
     let open = async move || Unlucky {
         store: MemoryStore::new(Arc::new(ScriptFold)),
-        err,
+        mishap,
     };
     let shape = Shape {
         seed: 7,
