@@ -1,6 +1,8 @@
 //! What judges a Conch node from the outside: the checker of the delivery promise, the driver that starts and kills real
 //! nodes, and a plain protocol client.
+pub mod chaos;
 pub mod checker;
 pub mod device;
+pub mod http;
 pub mod node;
 pub mod raw;

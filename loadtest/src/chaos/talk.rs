@@ -1,0 +1,84 @@
+//! What the people say: one talker per device, drawing from a random stream of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use conch_wire::{ChannelId, MessageKey};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::device::{Command, Device};
+
+/// A device with more unanswered messages than this stops talking until they are answered.
+const UNSETTLED_MAX: usize = 48;
+/// Above the size that is still pushed, so that devices must pull it.
+const LARGE_BYTES: usize = 20_000;
+
+pub(super) struct Talker {
+    rng: StdRng,
+    index: u64,
+    said: u64,
+    channels: Vec<ChannelId>,
+    pace: Duration,
+}
+
+impl Talker {
+    pub(super) fn new(seed: u64, index: u64, channels: Vec<ChannelId>, pace: Duration) -> Talker {
+        Talker {
+            rng: StdRng::seed_from_u64(seed),
+            index,
+            said: 0,
+            channels,
+            pace,
+        }
+    }
+
+    /// Talks until it is aborted. `twin`: the person's other device.
+    pub(super) async fn run(mut self, device: Arc<Device>, twin: Arc<Device>) {
+        loop {
+            let pause = self.pace.mul_f64(self.rng.random_range(0.1..1.9));
+            tokio::time::sleep(pause).await;
+            if device.tally().unsettled > UNSETTLED_MAX {
+                continue;
+            }
+            let channel = self.channels[self.rng.random_range(0..self.channels.len())];
+            match self.rng.random_range(0..100) {
+                0..=2 => {
+                    let away = Duration::from_millis(self.rng.random_range(10..1_500));
+                    device.command(Command::Vanish(away)).await;
+                }
+                3..=9 => {
+                    device.command(Command::Read { channel }).await;
+                }
+                10..=13 => {
+                    // The same message from both devices at once.
+                    let (key, text) = self.message();
+                    for device in [&device, &twin] {
+                        let text = text.clone();
+                        device.command(Command::Say { channel, key, text }).await;
+                    }
+                }
+                _ => {
+                    for _ in 0..self.rng.random_range(1..=6) {
+                        let (key, text) = self.message();
+                        device.command(Command::Say { channel, key, text }).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// A message that nobody said before.
+    fn message(&mut self) -> (MessageKey, Bytes) {
+        self.said += 1;
+        let mut text = format!("{}/{} ", self.index, self.said);
+        let length = if self.rng.random_range(0..200) == 0 {
+            LARGE_BYTES
+        } else {
+            self.rng.random_range(0..120)
+        };
+        text.extend(std::iter::repeat_n('x', length));
+        (MessageKey(self.rng.random()), Bytes::from(text))
+    }
+}
