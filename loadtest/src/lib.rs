@@ -4,5 +4,6 @@ pub mod chaos;
 pub mod checker;
 pub mod device;
 pub mod http;
+pub mod measure;
 pub mod node;
 pub mod raw;

@@ -1,15 +1,17 @@
 //! `conch-load`: proves and measures a Conch node from the outside.
 //!
-//! `chaos` starts a node of its own, kills it again and again under load, and ends with one verdict line. Exit codes:
-//! 0 the promise held, 1 it was broken, 2 the run could not be done.
+//! `chaos` starts a node of its own, kills it again and again under load, and ends with one verdict line. `measure` takes
+//! figures, one line each. Both use the `conch` program beside this one. Exit codes: 0 the promise held (the figure was
+//! taken), 1 it was broken, 2 the run could not be done.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use conch_loadtest::chaos::{self, ChaosPlan};
+use conch_loadtest::measure::{self, SaturationPlan};
 
 /// Proves and measures a Conch node from the outside
 #[derive(Debug, Parser)]
@@ -23,6 +25,8 @@ struct Cli {
 enum Command {
     /// Kill a node again and again under load, and judge what its users saw
     Chaos(ChaosArgs),
+    /// Take figures of a node, each beside its floor
+    Measure(MeasureArgs),
 }
 
 #[derive(Debug, Args)]
@@ -50,6 +54,48 @@ struct ChaosArgs {
     no_failpoints: bool,
 }
 
+#[derive(Debug, Args)]
+struct MeasureArgs {
+    /// Which figure
+    #[arg(value_enum, default_value_t = Figure::All)]
+    figure: Figure,
+    /// Length of the figures that run for a time, in seconds
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// `ack`: sends per second
+    #[arg(long, default_value_t = 500)]
+    rate: u32,
+    /// `cpu`: pairs of people
+    #[arg(long, default_value_t = 64)]
+    pairs: usize,
+    /// `cpu`: messages per SEND_MANY
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u8).range(1..=64))]
+    batch: u8,
+    /// `start`: stored messages
+    #[arg(long, default_value_t = 1_000_000)]
+    messages: u64,
+    /// `idle`: connections
+    #[arg(long, default_value_t = 2_000)]
+    connections: usize,
+    /// Folder on the disk that is meant; what is made there is removed at the end
+    #[arg(long, default_value = ".")]
+    folder: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Figure {
+    /// All of them, one after the other
+    All,
+    /// Durable acks at a steady rate, beside the disk's fdatasync
+    Ack,
+    /// CPU per message at saturation
+    Cpu,
+    /// Start to ready with many messages stored; memory at rest
+    Start,
+    /// Bytes per idle WebSocket
+    Idle,
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli) {
@@ -66,7 +112,35 @@ fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<bool> {
     match cli.command {
         Command::Chaos(args) => run_chaos(args).await,
+        Command::Measure(args) => run_measure(args).await,
     }
+}
+
+async fn run_measure(args: MeasureArgs) -> Result<bool> {
+    let temporary = tempfile::Builder::new()
+        .prefix("conch-measure-")
+        .tempdir_in(&args.folder)
+        .with_context(|| format!("make a folder in {}", args.folder.display()))?;
+    let folder = temporary.path();
+    let wanted = |figure| args.figure == figure || args.figure == Figure::All;
+    if wanted(Figure::Ack) {
+        say(&measure::ack(folder, args.rate, args.seconds).await?);
+    }
+    if wanted(Figure::Cpu) {
+        let plan = SaturationPlan {
+            pairs: args.pairs,
+            batch: args.batch.into(),
+            seconds: args.seconds,
+        };
+        say(&measure::saturate(folder, plan).await?);
+    }
+    if wanted(Figure::Start) {
+        say(&measure::start(folder, args.messages).await?);
+    }
+    if wanted(Figure::Idle) {
+        say(&measure::idle(folder, args.connections).await?);
+    }
+    Ok(true)
 }
 
 async fn run_chaos(args: ChaosArgs) -> Result<bool> {

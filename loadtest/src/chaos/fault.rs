@@ -19,8 +19,8 @@ const ON_THE_WAY: &[(&str, u32)] = &[
     ("owner.acked", 40),
     ("gateway.before_ack", 60),
     ("owner.fanned_out", 40),
-    ("index.before_apply", 3),
-    ("index.applied", 3),
+    ("index.before_apply", 1),
+    ("index.applied", 1),
 ];
 
 /// Passed once per record that a start finds above the index.

@@ -1,0 +1,12 @@
+//! End to end: real `conch` processes, real sockets, real kills. One test program, so that it is linked once.
+//!
+//! Needs the programs built with failpoints, as `make test` does it.
+
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
+mod durable;
+mod index;
+mod keys;
+mod kills;
+mod serve;
+mod slow_reader;

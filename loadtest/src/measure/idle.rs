@@ -1,0 +1,91 @@
+//! What an idle WebSocket costs the node: the slope of its resident memory over the number of connections.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::{fresh_node, hello, sign_up};
+use crate::raw::RawClient;
+
+/// Connections of one person, each a session of its own.
+const PER_PERSON: usize = 20;
+
+/// Memory over connections.
+#[derive(Clone, Debug)]
+pub struct IdleFigures {
+    /// (connections, resident bytes).
+    pub points: Vec<(usize, u64)>,
+}
+
+impl IdleFigures {
+    /// Bytes per connection: least-squares slope over the points.
+    pub fn bytes_each(&self) -> f64 {
+        let n = self.points.len() as f64;
+        let mean_x = self.points.iter().map(|(x, _)| *x as f64).sum::<f64>() / n;
+        let mean_y = self.points.iter().map(|(_, y)| *y as f64).sum::<f64>() / n;
+        let (mut over, mut under) = (0.0, 0.0);
+        for (x, y) in &self.points {
+            over += (*x as f64 - mean_x) * (*y as f64 - mean_y);
+            under += (*x as f64 - mean_x).powi(2);
+        }
+        over / under.max(1.0)
+    }
+}
+
+impl fmt::Display for IdleFigures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "idle: {:.0} bytes of the node per idle WebSocket (session included; slope);",
+            self.bytes_each()
+        )?;
+        for (connections, bytes) in &self.points {
+            write!(
+                f,
+                " {connections}: {:.1} MiB",
+                *bytes as f64 / f64::from(1 << 20)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Opens `connections` in four steps.
+pub async fn idle(folder: &Path, connections: usize) -> Result<IdleFigures> {
+    let (_plan, node) = fresh_node(folder, "idle").await?;
+    let people = sign_up(&node, connections.div_ceil(PER_PERSON)).await?;
+    let mut open = Vec::with_capacity(connections);
+    // The first connections pay for what all share.
+    for login in people.iter().take(50) {
+        open.push(RawClient::open(node.http(), hello(login)).await?.0);
+    }
+    let mut points = Vec::new();
+    for step in 0..=4 {
+        let wanted = 50 + connections * step / 4;
+        while open.len() < wanted {
+            let login = &people[open.len() % people.len()];
+            let (mut client, _) = RawClient::open(node.http(), hello(login)).await?;
+            client.first_changes().await?;
+            open.push(client);
+        }
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        points.push((open.len(), node.rss_bytes()?));
+    }
+    Ok(IdleFigures { points })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::IdleFigures;
+
+    #[test]
+    fn slope_is_bytes_per_connection_without_the_base() {
+        let points = (0..5).map(|n| (n * 500, 30_000_000 + n as u64 * 500 * 2_048));
+        let figures = IdleFigures {
+            points: points.collect(),
+        };
+        assert!((figures.bytes_each() - 2_048.0).abs() < 0.01);
+    }
+}

@@ -1,0 +1,89 @@
+//! Figures of one node, each beside the physical floor or with the sum that it is made of.
+//!
+//! Every figure starts a node of its own from the `conch` program beside this one (build it for release), with rate limits
+//! lifted by ordinary configuration, on a folder that must lie on the disk that is meant. Node and generator share the
+//! machine; CPU time of the node, from /proc, is the steadiest number. Messages carry 100 bytes unless said.
+
+mod ack;
+mod disk;
+mod idle;
+mod saturate;
+mod start;
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use conch_wire::frame::{Hello, PushMode};
+use conch_wire::{ChannelId, limits};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+
+pub use ack::{AckFigures, ack};
+pub use idle::{IdleFigures, idle};
+pub use saturate::{SaturationFigures, SaturationPlan, saturate};
+pub use start::{StartFigures, start};
+
+use crate::http::{Api, Login};
+use crate::node::{LIFTED_LIMITS, Node, NodePlan};
+
+/// Bytes of text in a message.
+const TEXT_BYTES: usize = 100;
+/// Exists only inside the run's own node.
+const PASSWORD: &str = "correct horse battery";
+/// Calls to the HTTP API in flight while people are made; password hashing bounds it, not this.
+const CALLS_AT_ONCE: usize = 8;
+
+/// A node with nothing in it, in a new folder inside `folder`.
+async fn fresh_node(folder: &Path, name: &str) -> Result<(NodePlan, Node)> {
+    let folder = folder.join(name);
+    std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    let plan = NodePlan::new(&folder)?.config(LIFTED_LIMITS)?;
+    let node = plan.start().await.context("start the node")?;
+    Ok((plan, node))
+}
+
+/// Signs people up, in the order of their numbers.
+async fn sign_up(node: &Node, count: usize) -> Result<Vec<Login>> {
+    let api = Api::new(node.base_url());
+    stream::iter(0..count)
+        .map(|index| {
+            let api = api.clone();
+            async move { api.sign_up(&format!("person{index}"), PASSWORD).await }
+        })
+        .buffered(CALLS_AT_ONCE)
+        .try_collect()
+        .await
+        .context("sign people up")
+}
+
+/// Two people who write to each other, or one to the other.
+#[derive(Clone, Debug)]
+struct Pair {
+    sender: Login,
+    receiver: Login,
+    channel: ChannelId,
+}
+
+async fn pairs(node: &Node, count: usize) -> Result<Vec<Pair>> {
+    let api = Api::new(node.base_url());
+    let people = sign_up(node, 2 * count).await?;
+    let mut pairs = Vec::with_capacity(count);
+    for two in people.chunks_exact(2) {
+        let channel = api.direct(&two[0].access_token, two[1].user).await?;
+        pairs.push(Pair {
+            sender: two[0].clone(),
+            receiver: two[1].clone(),
+            channel,
+        });
+    }
+    Ok(pairs)
+}
+
+fn hello(login: &Login) -> Hello {
+    Hello {
+        token: login.access_token.clone(),
+        client: "conch-load".to_owned(),
+        credit_bytes: limits::CREDIT_BYTES,
+        push: PushMode::All,
+        ..Hello::default()
+    }
+}
