@@ -13,14 +13,18 @@ pub mod accounts;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod contract;
+pub mod crash;
+pub mod embedded;
 pub mod fold;
 pub mod memory;
+pub mod metrics;
 pub mod row;
 
 pub use contract::{
     AppendError, Appended, BoxFuture, InboxPage, InboxQuery, MessageStore, Range, ReadError,
     ReadLimit, Refusal, StoreIdentity,
 };
+pub use embedded::{EmbeddedOptions, EmbeddedStore, Fatal, OpenError};
 pub use fold::{EventEffect, Fold, MemberChange};
 pub use memory::MemoryStore;
 pub use row::{
