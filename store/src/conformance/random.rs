@@ -157,6 +157,9 @@ impl Schedule {
         drop(waiting);
         let acknowledged = self.records.len();
         let mut found = [self.records.clone(), batches.concat()].concat();
+        // An empty batch takes no place but tells the next one: a lost record that changes no answer is missed too.
+        let next = subject.store().append(Vec::new()).await;
+        found.truncate(next.expect("a healthy store appends").first as usize - 1);
         let mut differences = Vec::new();
         while let Err(difference) = compare(&*subject.store(), &found).await {
             differences.push(difference);

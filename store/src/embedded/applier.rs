@@ -29,7 +29,7 @@ pub(super) fn run(shared: Arc<Shared>, index: Index) {
     let mut applied_at = Instant::now();
     let mut checked_at: Option<Instant> = None;
     loop {
-        let ending = shared.await_signal(interval.min(DISK_CHECK));
+        let (ending, forced) = shared.await_signal(interval.min(DISK_CHECK));
         if checked_at.is_none_or(|at| at.elapsed() >= DISK_CHECK) {
             check_disk(&shared);
             checked_at = Some(Instant::now());
@@ -37,7 +37,8 @@ pub(super) fn run(shared: Arc<Shared>, index: Index) {
         if ending == Some(Ending::AsItIs) || shared.fatal.borrow().is_some() {
             return;
         }
-        let due = applied_at.elapsed() >= interval
+        let due = forced
+            || applied_at.elapsed() >= interval
             || shared.tail.active_bytes() >= shared.options.apply_bytes
             || ending.is_some();
         if due && !shared.storage_full.load(Ordering::Relaxed) {

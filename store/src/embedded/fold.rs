@@ -221,15 +221,23 @@ impl Folder {
             created_ms: event.created_ms,
         };
         let mut changed: Vec<StoredMember> = Vec::new();
+        // Who came in by this event, and where they stood in the inbox before it.
+        let mut came: Vec<(UserId, Lsn)> = Vec::new();
         for change in effect.members {
             let user = match change {
                 MemberChange::Join { user, role } => {
                     let (seq, ordinal) = (event.seq, event.ordinal);
-                    join(overlay, hot, channel, lsn, (seq, ordinal), user, role);
+                    let before = join(overlay, hot, channel, lsn, (seq, ordinal), user, role);
+                    came.extend(before.map(|before| (user, before)));
                     user
                 }
                 MemberChange::Leave { user } => {
                     leave(overlay, hot, channel, lsn, head, user);
+                    // In and out by one event is no touch: they are neither before it nor after it.
+                    let known = came.iter().position(|(joined, _)| *joined == user);
+                    if let Some((_, before)) = known.map(|at| came.swap_remove(at)) {
+                        untouch(overlay, hot, channel, user, before);
+                    }
                     user
                 }
             };
@@ -374,6 +382,7 @@ fn touch(overlay: &mut Overlay, user: UserId, channel: ChannelId, previous: Lsn)
     overlay.touches.entry((user, channel)).or_insert(fresh)
 }
 
+/// Lets somebody in; returns their position in the inbox before, unless they were there already.
 fn join(
     overlay: &mut Overlay,
     hot: &mut HotChannel,
@@ -382,29 +391,21 @@ fn join(
     (seq, ordinal): (Seq, Ordinal),
     user: UserId,
     role: conch_wire::MemberRole,
-) {
+) -> Option<Lsn> {
     let known = hot.members.get_mut(&user);
     let previous = match known {
         Some(member) if member.row.left_seq.is_none() => {
             member.row.role = role;
-            return;
+            return None;
         }
         Some(member) => member.own,
         None => 0,
     };
-    for place in &mut hot.row.pair {
-        match place {
-            Some(known) if *known == user => break,
-            Some(_) => {}
-            None => {
-                *place = Some(user);
-                break;
-            }
-        }
-    }
-    hot.row
-        .pair
-        .sort_unstable_by_key(|user| (user.is_none(), *user));
+    let mut known: Vec<UserId> = hot.row.pair.into_iter().flatten().collect();
+    known.push(user);
+    known.sort_unstable();
+    known.dedup();
+    hot.row.pair = [known.first().copied(), known.get(1).copied()];
     hot.members.insert(
         user,
         StoredMember {
@@ -426,6 +427,25 @@ fn join(
     touch.own = lsn;
     touch.follows = true;
     overlay.bytes += TOUCH_COST;
+    Some(previous)
+}
+
+/// Takes a touch back: the position is `before` again.
+fn untouch(
+    overlay: &mut Overlay,
+    hot: &mut HotChannel,
+    channel: ChannelId,
+    user: UserId,
+    before: Lsn,
+) {
+    if let Some(member) = hot.members.get_mut(&user) {
+        member.own = before;
+    }
+    if before == 0 {
+        overlay.touches.remove(&(user, channel));
+    } else {
+        touch(overlay, user, channel, before).own = before;
+    }
 }
 
 fn leave(

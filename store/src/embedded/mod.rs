@@ -182,6 +182,25 @@ impl EmbeddedStore {
     }
 }
 
+#[cfg(test)]
+impl EmbeddedStore {
+    /// From now on as after a kill: what is queued is lost, nothing is sealed or settled. Drop it next.
+    fn kill(&self) {
+        self.shared.queue.poison(&"killed by a test".into());
+    }
+
+    /// Brings the index forward by everything durable; blocking.
+    fn settle_index(&self) {
+        let durable = self.durable_lsn();
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while self.applied_lsn() < durable {
+            assert!(std::time::Instant::now() < deadline, "the applier is stuck");
+            self.shared.force_apply();
+            std::thread::yield_now();
+        }
+    }
+}
+
 impl Drop for EmbeddedStore {
     fn drop(&mut self) {
         let running = self

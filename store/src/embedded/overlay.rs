@@ -36,7 +36,7 @@ pub(super) struct ChannelRow {
     pub(super) head: Head,
     /// Lsn of the last event: the last touch of everybody present.
     pub(super) touched: Lsn,
-    /// The first two people that ever joined, lowest id first: peers of a direct channel.
+    /// The two lowest ids among members, present and former: the people of a direct channel.
     pub(super) pair: [Option<UserId>; 2],
 }
 

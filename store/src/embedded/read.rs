@@ -515,9 +515,9 @@ impl Listing {
             return Ok(None);
         };
         if member.left.is_some() && layers.newest().is_none() {
-            // What happens in a channel no longer touches a former member, but its title is shown as it is now.
+            // What happens in a channel no longer touches a former member, but title and peer are shown as they are now.
             if let Some(delta) = self.shared.tail.layers().channel(channel).newest() {
-                row.meta.clone_from(&delta.row.meta);
+                row.clone_from(&delta.row);
             }
         }
         Ok(join(channel, row, member))

@@ -28,6 +28,8 @@ pub(super) enum Ending {
 #[derive(Debug, Default)]
 struct Signal {
     due: bool,
+    /// Whatever the size and age of the tail.
+    forced: bool,
     ending: Option<Ending>,
 }
 
@@ -133,6 +135,16 @@ impl Shared {
         self.signalled.notify_all();
     }
 
+    /// Asks the applier to bring the index forward now.
+    #[cfg(test)]
+    pub(super) fn force_apply(&self) {
+        let mut signal = self.signal.lock().unwrap_or_else(PoisonError::into_inner);
+        signal.due = true;
+        signal.forced = true;
+        drop(signal);
+        self.signalled.notify_all();
+    }
+
     pub(super) fn end_applier(&self, ending: Ending) {
         let mut signal = self.signal.lock().unwrap_or_else(PoisonError::into_inner);
         signal.ending = Some(ending);
@@ -140,8 +152,9 @@ impl Shared {
         self.signalled.notify_all();
     }
 
-    /// Waits until the applier is asked to run or to end, or the time has passed.
-    pub(super) fn await_signal(&self, timeout: Duration) -> Option<Ending> {
+    /// Waits until the applier is asked to run or to end, or the time has passed. Returns how it is to end, if at all,
+    /// and whether it is to apply in any case.
+    pub(super) fn await_signal(&self, timeout: Duration) -> (Option<Ending>, bool) {
         let signal = self.signal.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut signal, _) = self
             .signalled
@@ -150,7 +163,7 @@ impl Shared {
             })
             .unwrap_or_else(PoisonError::into_inner);
         signal.due = false;
-        signal.ending
+        (signal.ending, std::mem::take(&mut signal.forced))
     }
 
     pub(super) fn lag(&self) -> u64 {

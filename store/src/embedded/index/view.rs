@@ -77,6 +77,11 @@ impl View {
             .collect()
     }
 
+    pub(super) fn id_block(&self, space: u8) -> Outcome<u64> {
+        let end = self.get(&keys::id_block(space), "id blocks", values::number)?;
+        Ok(end.unwrap_or(0))
+    }
+
     pub(in crate::embedded) fn channel(&self, channel: ChannelId) -> Outcome<Option<ChannelRow>> {
         self.get(&keys::channel(channel), "channels", values::channel)
     }
@@ -257,15 +262,16 @@ impl View {
             .map(decode_block)
     }
 
-    /// Up to `count` oldest blocks whose keys are all older than `oldest_ms`.
+    /// Up to `count` oldest blocks up to block `end` whose keys are all older than `oldest_ms`.
     pub(super) fn expired_blocks(
         &self,
         channel: ChannelId,
         oldest_ms: u64,
+        end: u32,
         count: usize,
     ) -> Outcome<Vec<u32>> {
         let mut expired = Vec::new();
-        let blocks = self.range(keys::key_block(channel, 0)..=keys::key_block(channel, u32::MAX));
+        let blocks = self.range(keys::key_block(channel, 0)..=keys::key_block(channel, end));
         for block in blocks.take(count).map(decode_block) {
             let (number, block) = block?;
             if block.newest_ms >= oldest_ms {

@@ -25,6 +25,9 @@ const RUN_BYTES_MAX: usize = 32 * 1024;
 /// clock takes part, so every replay gives the same answer and a clock that jumps forgets nothing.
 pub(in crate::embedded) const KEY_WINDOW_MS: u64 = 7 * 24 * 3_600 * 1_000;
 
+/// Newest key blocks (of 64 places) that stay whatever their age: owners rebuild their dedupe window from them.
+const WINDOW_BLOCKS: u32 = 64;
+
 /// Expired key blocks removed whenever a channel begins a new block: more than one, so the expired ones run out.
 const EXPIRED_REMOVED_MAX: usize = 3;
 
@@ -46,7 +49,8 @@ impl Index {
         let space = &self.space;
         batch.insert(space, keys::APPLIED, values::put_number(overlay.last_lsn));
         for (id_space, end) in &overlay.id_blocks {
-            batch.insert(space, keys::id_block(*id_space), values::put_number(*end));
+            let end = view.id_block(*id_space)?.max(*end);
+            batch.insert(space, keys::id_block(*id_space), values::put_number(end));
         }
         for (channel, delta) in &channels {
             batch.insert(
@@ -56,10 +60,13 @@ impl Index {
             );
         }
         for ((user, channel), touch) in &overlay.touches {
+            let position = overlay.position(*channel, touch);
+            if position == touch.previous {
+                continue;
+            }
             if touch.previous != 0 {
                 batch.remove(space, keys::inbox(*user, touch.previous));
             }
-            let position = overlay.position(*channel, touch);
             batch.insert(
                 space,
                 keys::inbox(*user, position),
@@ -133,8 +140,10 @@ impl Index {
             carried = &[];
         }
         let oldest_ms = delta.row.head.created_ms.saturating_sub(KEY_WINDOW_MS);
-        if began_block && oldest_ms > 0 {
-            for number in view.expired_blocks(channel, oldest_ms, EXPIRED_REMOVED_MAX)? {
+        let current = delta.row.head.seq >> keys::BLOCK_SHIFT;
+        if began_block && oldest_ms > 0 && current >= WINDOW_BLOCKS {
+            let end = current - WINDOW_BLOCKS;
+            for number in view.expired_blocks(channel, oldest_ms, end, EXPIRED_REMOVED_MAX)? {
                 batch.remove(&self.space, keys::key_block(channel, number));
             }
         }
