@@ -1,10 +1,9 @@
 //! The index is derived: without it, or with an older one, everything is the same, as long as the log reaches back.
 
 use std::fs;
-use std::path::Path;
 
 use anyhow::{Result, ensure};
-use conch_e2e::{PASSWORD, Place, api, connect, enter, message};
+use conch_e2e::{PASSWORD, Place, api, connect, copy_folder, enter, message};
 use conch_loadtest::http::Login;
 use conch_loadtest::node::Node;
 use conch_wire::ChannelId;
@@ -69,20 +68,6 @@ async fn chat(node: &Node, logins: &[Login], channels: &[ChannelId], from: u64) 
     Ok(())
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        if entry.file_type()?.is_dir() {
-            copy(&entry.path(), &target)?;
-        } else {
-            fs::copy(entry.path(), target)?;
-        }
-    }
-    Ok(())
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleted_index_is_rebuilt_equal() -> Result<()> {
     let place = Place::new()?;
@@ -110,7 +95,7 @@ async fn older_copy_of_the_index_is_brought_forward() -> Result<()> {
     node.terminate();
     node.ended(conch_e2e::SOON).await?;
     let older = place.path().join("older-index");
-    copy(&place.data_folder("index")?, &older)?;
+    copy_folder(&place.data_folder("index")?, &older)?;
 
     let node = place.start().await?;
     chat(&node, &logins, &channels, 1_000).await?;
@@ -118,7 +103,7 @@ async fn older_copy_of_the_index_is_brought_forward() -> Result<()> {
     node.kill();
     let index = place.data_folder("index")?;
     fs::remove_dir_all(&index)?;
-    copy(&older, &index)?;
+    copy_folder(&older, &index)?;
 
     let node = place.start().await?;
     ensure!(picture(&node, &logins, &channels).await? == before);

@@ -4,9 +4,11 @@
 
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
+mod catch_up;
 mod durable;
 mod index;
 mod keys;
 mod kills;
+mod restore;
 mod serve;
 mod slow_reader;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use conch_wire::{ChannelId, MessageKey, Seq, UserId};
+use conch_wire::{ChannelId, DeviceId, MessageKey, Seq, UserId};
 
 use super::verdict::Found;
 use super::{Fingerprint, Observed, Violation};
@@ -22,6 +22,9 @@ pub(super) struct ChannelRecord {
 struct MessageRecord {
     sender: UserId,
     key: MessageKey,
+    /// The device that attempted it first, and the how-manieth message of this channel that was first attempted then.
+    device: DeviceId,
+    nth: u32,
     /// Attempts without an answer: each may still have brought the message in.
     open: u32,
     /// Seq of the first ack; 0: none.
@@ -35,15 +38,19 @@ impl ChannelRecord {
     pub(super) fn attempted(
         &mut self,
         sender: UserId,
+        device: DeviceId,
         key: MessageKey,
         print: Fingerprint,
     ) -> bool {
         let mut fresh = false;
+        let nth = self.messages.len() as u32;
         let message = self.messages.entry(print.0).or_insert_with(|| {
             fresh = true;
             MessageRecord {
                 sender,
                 key,
+                device,
+                nth,
                 open: 0,
                 acked: 0,
                 seen: 0,
@@ -152,6 +159,7 @@ impl ChannelRecord {
                 found.add(Violation::Lost { channel, seq });
             }
         }
+        self.judge_order(channel, found);
         let mut keys: HashMap<(UserId, MessageKey), Seq> = HashMap::new();
         for message in self.messages.values().filter(|message| message.seen != 0) {
             if message.acked == 0 && message.open == 0 {
@@ -165,6 +173,28 @@ impl ChannelRecord {
                     channel,
                     first: other.min(message.seen),
                     second: other.max(message.seen),
+                });
+            }
+        }
+    }
+
+    /// What one device sent lies in the order in which it was first attempted.
+    fn judge_order(&self, channel: ChannelId, found: &mut Found) {
+        let mut sent: Vec<_> = self
+            .messages
+            .values()
+            .filter(|message| message.seen != 0)
+            .map(|message| (message.device, message.nth, message.seen))
+            .collect();
+        sent.sort_unstable();
+        for pair in sent.windows(2) {
+            let ((device, _, earlier), (other, _, later)) = (pair[0], pair[1]);
+            if device == other && earlier > later {
+                found.add(Violation::Overtaken {
+                    channel,
+                    device,
+                    first: earlier,
+                    second: later,
                 });
             }
         }

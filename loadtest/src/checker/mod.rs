@@ -5,7 +5,7 @@
 //! whether the promise held:
 //!
 //! * **I1** every acknowledged message is in history exactly once, at the seq of its ack;
-//! * **I2** seqs are gapless from 1 and every reader sees the same order;
+//! * **I2** seqs are gapless from 1, every reader sees the same order, and what one device sent is in its order;
 //! * **I3** nothing that was never sent is there, an unknown outcome at most once, a certain refusal never;
 //! * **I4** every member's device has each message, once;
 //! * **I5** read marks and inbox positions never go back.
@@ -85,11 +85,13 @@ impl Checker {
         &mut self,
         channel: ChannelId,
         sender: UserId,
+        device: DeviceId,
         key: MessageKey,
         print: Fingerprint,
     ) {
         self.counts.attempts += 1;
-        if self.channel(channel).attempted(sender, key, print) {
+        let record = self.channel(channel);
+        if record.attempted(sender, device, key, print) {
             self.counts.messages += 1;
         }
     }

@@ -31,6 +31,14 @@ fn print_of(seq: Seq) -> Fingerprint {
     Fingerprint::of(author(seq), TEXT, &text(seq))
 }
 
+fn device(user: UserId) -> DeviceId {
+    if user == ANN {
+        DEVICES[0].1
+    } else {
+        DEVICES[2].1
+    }
+}
+
 fn key(seq: Seq) -> MessageKey {
     MessageKey(u128::from(seq).to_le_bytes())
 }
@@ -48,7 +56,13 @@ fn conversation(len: Seq) -> Checker {
         checker.add_member(CHANNEL, user, 1);
     }
     for seq in 1..=len {
-        checker.attempted(CHANNEL, author(seq), key(seq), print_of(seq));
+        checker.attempted(
+            CHANNEL,
+            author(seq),
+            device(author(seq)),
+            key(seq),
+            print_of(seq),
+        );
         checker.acked(CHANNEL, print_of(seq), seq);
     }
     checker
@@ -128,7 +142,13 @@ fn another_order_for_one_member_is_caught() {
     let mut checker = conversation(3);
     let unacked = 4;
     for text_of in [unacked, unacked + 2] {
-        checker.attempted(CHANNEL, author(text_of), key(text_of), print_of(text_of));
+        checker.attempted(
+            CHANNEL,
+            author(text_of),
+            device(author(text_of)),
+            key(text_of),
+            print_of(text_of),
+        );
     }
     show_all(&mut checker, 1..=3);
     let mut events = vec![seen(1, 1), seen(2, 2), seen(3, 3), seen(4, 4), seen(5, 6)];
@@ -180,7 +200,7 @@ fn history_that_does_not_start_at_the_beginning_is_caught() {
 #[test]
 fn seq_that_nobody_ever_saw_is_caught() {
     let mut checker = conversation(2);
-    checker.attempted(CHANNEL, ANN, key(4), print_of(4));
+    checker.attempted(CHANNEL, ANN, device(ANN), key(4), print_of(4));
     checker.acked(CHANNEL, print_of(4), 4);
     show_all(&mut checker, 1..=2);
     broken(
@@ -195,7 +215,7 @@ fn seq_that_nobody_ever_saw_is_caught() {
 #[test]
 fn seq_given_to_two_messages_is_caught() {
     let mut checker = conversation(3);
-    checker.attempted(CHANNEL, BEN, key(8), print_of(8));
+    checker.attempted(CHANNEL, BEN, device(BEN), key(8), print_of(8));
     checker.acked(CHANNEL, print_of(8), 3);
     show_all(&mut checker, 1..=3);
     read_all(&mut checker, 3);
@@ -207,7 +227,7 @@ fn seq_given_to_two_messages_is_caught() {
 #[test]
 fn resend_acknowledged_at_another_seq_is_caught() {
     let mut checker = conversation(3);
-    checker.attempted(CHANNEL, author(2), key(2), print_of(2));
+    checker.attempted(CHANNEL, author(2), device(author(2)), key(2), print_of(2));
     checker.acked(CHANNEL, print_of(2), 9);
     broken(checker.verdict(), |v| {
         matches!(
@@ -224,7 +244,7 @@ fn resend_acknowledged_at_another_seq_is_caught() {
 #[test]
 fn resend_acknowledged_at_the_same_seq_passes() {
     let mut checker = conversation(3);
-    checker.attempted(CHANNEL, author(2), key(2), print_of(2));
+    checker.attempted(CHANNEL, author(2), device(author(2)), key(2), print_of(2));
     checker.acked(CHANNEL, print_of(2), 2);
     show_all(&mut checker, 1..=3);
     read_all(&mut checker, 3);
@@ -237,7 +257,7 @@ fn resend_acknowledged_at_the_same_seq_passes() {
 fn one_key_stored_with_two_contents_is_caught() {
     let mut checker = conversation(2);
     let other = Observed::parts(3, ANN, TEXT, b"other content");
-    checker.attempted(CHANNEL, ANN, key(1), other.print);
+    checker.attempted(CHANNEL, ANN, device(ANN), key(1), other.print);
     show_all(&mut checker, 1..=2);
     for (_, device) in DEVICES {
         checker.delivered(device, CHANNEL, other);
@@ -248,6 +268,27 @@ fn one_key_stored_with_two_contents_is_caught() {
             v,
             Violation::KeyTwice {
                 first: 1,
+                second: 3,
+                ..
+            }
+        )
+    });
+}
+
+#[test]
+fn later_message_of_a_device_before_its_earlier_one_is_caught() {
+    let mut checker = conversation(2);
+    for text_of in [7, 5] {
+        checker.attempted(CHANNEL, ANN, device(ANN), key(text_of), print_of(text_of));
+    }
+    let mut events: Vec<_> = (1..=2).map(|seq| seen(seq, seq)).collect();
+    events.extend([seen(3, 5), seen(4, 7)]);
+    checker.full_history(ANN, CHANNEL, &events, 4);
+    broken(checker.verdict(), |v| {
+        matches!(
+            v,
+            Violation::Overtaken {
+                first: 4,
                 second: 3,
                 ..
             }
@@ -281,7 +322,7 @@ fn content_changed_on_the_way_is_caught() {
 #[test]
 fn refused_message_that_is_there_is_caught() {
     let mut checker = conversation(2);
-    checker.attempted(CHANNEL, ANN, key(3), print_of(3));
+    checker.attempted(CHANNEL, ANN, device(ANN), key(3), print_of(3));
     checker.refused(CHANNEL, print_of(3));
     show_all(&mut checker, 1..=3);
     read_all(&mut checker, 3);
@@ -293,9 +334,9 @@ fn refused_message_that_is_there_is_caught() {
 #[test]
 fn refusal_of_one_attempt_does_not_forbid_an_earlier_unknown_one() {
     let mut checker = conversation(2);
-    checker.attempted(CHANNEL, ANN, key(3), print_of(3));
+    checker.attempted(CHANNEL, ANN, device(ANN), key(3), print_of(3));
     checker.unknown(CHANNEL, print_of(3));
-    checker.attempted(CHANNEL, ANN, key(3), print_of(3));
+    checker.attempted(CHANNEL, ANN, device(ANN), key(3), print_of(3));
     checker.refused(CHANNEL, print_of(3));
     show_all(&mut checker, 1..=3);
     read_all(&mut checker, 3);
@@ -307,7 +348,7 @@ fn refusal_of_one_attempt_does_not_forbid_an_earlier_unknown_one() {
 fn unknown_outcome_may_be_absent_or_present_once() {
     for len in [2, 3] {
         let mut checker = conversation(2);
-        checker.attempted(CHANNEL, ANN, key(3), print_of(3));
+        checker.attempted(CHANNEL, ANN, device(ANN), key(3), print_of(3));
         checker.unknown(CHANNEL, print_of(3));
         show_all(&mut checker, 1..=len);
         read_all(&mut checker, len);

@@ -41,6 +41,15 @@ pub enum Violation {
     },
     #[error("I2 seq {seq} of channel {channel} is between seqs that exist and nobody ever saw it")]
     Hole { channel: ChannelId, seq: Seq },
+    #[error(
+        "I2 overtaken: device {device} sent the message at seq {first} of channel {channel} before the one at seq {second}"
+    )]
+    Overtaken {
+        channel: ChannelId,
+        device: DeviceId,
+        first: Seq,
+        second: Seq,
+    },
     #[error("I2 seq 0 was given in channel {channel}")]
     SeqZero { channel: ChannelId },
     #[error("I3 forged: channel {channel} seq {seq} holds a message that nobody sent")]

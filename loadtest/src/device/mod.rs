@@ -239,7 +239,7 @@ fn note_down(checker: &mut Checker, plan: &DevicePlan, note: Note) {
             channel,
             key,
             print,
-        } => checker.attempted(channel, plan.user, key, print),
+        } => checker.attempted(channel, plan.user, plan.device, key, print),
         Note::Acked {
             channel,
             print,

@@ -244,7 +244,7 @@ impl State {
         self.connected = true;
         self.session = Some(welcome.session);
         if self.generation != 0 && self.generation != welcome.generation {
-            self.position = 0;
+            self.forget();
         }
         self.generation = welcome.generation;
         self.position = self.position.max(welcome.inbox_position);
@@ -259,6 +259,18 @@ impl State {
         // The first page of changes comes by itself.
         self.syncing = true;
         self.pump(now_ms);
+    }
+
+    /// Another generation of the store: seqs may name other messages. Only the outbox stays.
+    fn forget(&mut self) {
+        self.tally.resyncs += 1;
+        self.position = 0;
+        self.sync_token.clear();
+        for state in self.channels.values_mut() {
+            state.have = 0;
+            state.known = 0;
+            state.ahead.clear();
+        }
     }
 
     /// The connection is gone: what was on the wire has no answer.
