@@ -180,3 +180,9 @@ pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+/// A configuration whose send limits are reached by a burst of a few dozen messages.
+pub const LOW_LIMITS: &str = "\
+[limits]
+sends_per_user = { per_s = 40, burst = 10 }
+";

@@ -22,7 +22,15 @@ const POLL: Duration = Duration::from_millis(2);
 const TICKS_PER_SECOND: u64 = 100;
 
 /// A configuration that lifts every rate limit: tests and load are faster than people.
-pub const LIFTED_LIMITS: &str = "";
+pub const LIFTED_LIMITS: &str = "\
+[limits]
+log_ins_per_min_account = 1_000_000
+log_ins_per_min_address = 1_000_000
+sends_per_user = { per_s = 10_000_000, burst = 10_000_000 }
+frames_per_connection = { per_s = 10_000_000, burst = 10_000_000 }
+early_per_address = { per_s = 1_000_000, burst = 1_000_000 }
+http_per_user = { per_s = 1_000_000, burst = 1_000_000 }
+";
 
 /// Why a node did not do what was asked of it.
 #[derive(Debug, Error)]

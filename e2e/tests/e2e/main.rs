@@ -4,11 +4,13 @@
 
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
+mod bad_input;
 mod catch_up;
 mod durable;
 mod index;
 mod keys;
 mod kills;
+mod order;
 mod restore;
 mod serve;
 mod slow_reader;
