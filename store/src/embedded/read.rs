@@ -13,7 +13,7 @@ use conch_wire::{ChannelId, MessageKey, Seq, UserId};
 
 use crate::contract::{InboxPage, InboxQuery, Range, ReadLimit};
 use crate::row::{ChannelSnapshot, EventRow, InboxRow, MemberRow, key_hash};
-use crate::{Lsn, ReadError};
+use crate::{Lsn, ReadError, metrics as names};
 
 use super::index::write::KEY_WINDOW_MS;
 use super::index::{IndexError, View};
@@ -461,6 +461,7 @@ impl Listing {
             }
         }
         rows_read += listed.iter().filter(|(_, layers)| layers.is_some()).count() as u64;
+        metrics::counter!(names::INBOX_ROWS_READ.name).increment(rows_read);
         let more = listed.len() > rows_max;
         listed.truncate(rows_max);
         let mut rows = Vec::with_capacity(listed.len());
