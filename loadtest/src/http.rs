@@ -59,7 +59,7 @@ impl Api {
 
     /// Makes an account and logs its first device in.
     pub async fn sign_up(&self, handle: &str, password: &str) -> Result<Login, HttpError> {
-        self.credentials("/v1/signup", handle, password, "first")
+        self.credentials("/v1/accounts", handle, password, "first")
             .await
     }
 
@@ -70,7 +70,7 @@ impl Api {
         password: &str,
         device_name: &str,
     ) -> Result<Login, HttpError> {
-        self.credentials("/v1/login", handle, password, device_name)
+        self.credentials("/v1/sessions", handle, password, device_name)
             .await
     }
 
@@ -93,7 +93,7 @@ impl Api {
         let members: Vec<_> = members.iter().map(UserId::to_string).collect();
         let body = json!({ "title": title, "members": members });
         let answer = self
-            .call(Method::POST, "/v1/channels/group", Some(token), Some(body))
+            .call(Method::POST, "/v1/channels", Some(token), Some(body))
             .await?;
         channel_of(&answer)
     }
@@ -173,6 +173,13 @@ impl Api {
         Ok(request.send().await?)
     }
 
+    /// Fresh tokens for the device of `login`; the old refresh token is used up.
+    pub async fn refresh(&self, login: &Login) -> Result<Login, HttpError> {
+        let body = json!({ "refresh_token": login.refresh_token });
+        let path = "/v1/tokens/refresh";
+        login_of(self.call(Method::POST, path, None, Some(body)).await?)
+    }
+
     async fn credentials(
         &self,
         path: &str,
@@ -181,16 +188,19 @@ impl Api {
         device_name: &str,
     ) -> Result<Login, HttpError> {
         let body = json!({ "handle": handle, "password": password, "device_name": device_name });
-        let answer = self.call(Method::POST, path, None, Some(body)).await?;
-        let bad = || HttpError::BadAnswer(answer.to_string());
-        let login: LoginAnswer = serde_json::from_value(answer.clone()).map_err(|_| bad())?;
-        Ok(Login {
-            user: login.user_id.parse().map_err(|_| bad())?,
-            device: login.device_id.parse().map_err(|_| bad())?,
-            access_token: login.access_token,
-            refresh_token: login.refresh_token,
-        })
+        login_of(self.call(Method::POST, path, None, Some(body)).await?)
     }
+}
+
+fn login_of(answer: Value) -> Result<Login, HttpError> {
+    let bad = || HttpError::BadAnswer("no tokens in the answer".to_owned());
+    let login: LoginAnswer = serde_json::from_value(answer).map_err(|_| bad())?;
+    Ok(Login {
+        user: login.user_id.parse().map_err(|_| bad())?,
+        device: login.device_id.parse().map_err(|_| bad())?,
+        access_token: login.access_token,
+        refresh_token: login.refresh_token,
+    })
 }
 
 fn channel_of(answer: &Value) -> Result<ChannelId, HttpError> {

@@ -465,7 +465,7 @@ async fn a26_a44_bad_json_and_passwords_are_refused_as_problems() -> Result<()> 
         &format!("{{\"handle\":\"ann\",\"password\":\"{huge}\",\"device_name\":\"d\"}}"),
     ] {
         let answer = client
-            .post(format!("{base}/v1/signup"))
+            .post(format!("{base}/v1/accounts"))
             .header("content-type", "application/json")
             .body(body.to_owned())
             .send()
@@ -488,7 +488,7 @@ async fn a26_a44_bad_json_and_passwords_are_refused_as_problems() -> Result<()> 
         let answer = api
             .send(
                 Method::POST,
-                "/v1/signup",
+                "/v1/accounts",
                 None,
                 Some(json!({ "handle": "dora", "password": password, "device_name": "d" })),
             )

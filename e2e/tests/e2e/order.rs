@@ -26,9 +26,7 @@ async fn burst_with_refusals_a_crash_and_a_reconnect_ends_in_order() -> Result<(
     }
     let (endpoint, listening) = watch::channel(Some(node.http().to_owned()));
     let plan = DevicePlan {
-        user: pair.ann.user,
-        device: pair.ann.device,
-        token: pair.ann.access_token.clone(),
+        login: pair.ann.clone(),
         push: PushMode::All,
         heartbeat: Duration::from_secs(5),
         endpoint: listening,

@@ -118,9 +118,8 @@ async fn populate(node: &Node, people: usize, checker: &SharedChecker) -> Result
     let api = Api::new(node.base_url());
     let mut persons = Vec::new();
     for index in 0..people {
-        let handle = format!("person{index}");
-        let first = api.sign_up(&handle, PASSWORD).await?;
-        let second = api.log_in(&handle, PASSWORD, "second").await?;
+        let first = api.sign_up(&handle(index), PASSWORD).await?;
+        let second = api.log_in(&handle(index), PASSWORD, "second").await?;
         for login in [&first, &second] {
             lock(checker).add_device(login.user, login.device);
         }
@@ -154,6 +153,10 @@ async fn populate(node: &Node, people: usize, checker: &SharedChecker) -> Result
 /// Handles and passwords exist only inside the run's own node.
 const PASSWORD: &str = "correct horse battery";
 
+fn handle(index: usize) -> String {
+    format!("person{index}")
+}
+
 fn join(persons: &mut [Person], checker: &SharedChecker, channel: ChannelId, members: &[usize]) {
     for index in members {
         let person = &mut persons[*index];
@@ -171,9 +174,7 @@ fn spawn_devices(
     logins
         .map(|login| {
             let plan = DevicePlan {
-                user: login.user,
-                device: login.device,
-                token: login.access_token.clone(),
+                login: login.clone(),
                 push: PushMode::All,
                 heartbeat: HEARTBEAT,
                 endpoint: listening.clone(),
@@ -307,8 +308,10 @@ async fn settle(devices: &[Arc<Device>]) -> Result<()> {
 
 /// Every person reads every channel from its beginning, and all read marks.
 async fn read_everything(node: &Node, people: &[Person], checker: &SharedChecker) -> Result<()> {
-    for person in people {
-        let login = &person.logins[0];
+    let api = Api::new(node.base_url());
+    for (index, person) in people.iter().enumerate() {
+        // A device of its own: in a long run the first tokens have ended.
+        let login = api.log_in(&handle(index), PASSWORD, "reader").await?;
         let hello = Hello {
             token: login.access_token.clone(),
             client: "conch-load history".to_owned(),

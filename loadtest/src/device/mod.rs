@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::checker::Checker;
+use crate::http::{Api, Login};
 use crate::raw::RawClient;
 use state::{Note, State, Tally};
 
@@ -31,10 +32,7 @@ const RECONNECT: Duration = Duration::from_millis(20);
 /// Who a device is and where it connects.
 #[derive(Clone, Debug)]
 pub struct DevicePlan {
-    pub user: UserId,
-    pub device: DeviceId,
-    /// Access token; must outlive the run.
-    pub token: String,
+    pub login: Login,
     pub push: PushMode,
     /// Time between PINGs.
     pub heartbeat: Duration,
@@ -71,7 +69,7 @@ impl Device {
     pub fn spawn(plan: DevicePlan, checker: SharedChecker) -> Device {
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let (tally_out, tally) = watch::channel(Tally::default());
-        let (user, device) = (plan.user, plan.device);
+        let (user, device) = (plan.login.user, plan.login.device);
         let driver = Driver {
             state: State::new(user, plan.push),
             plan,
@@ -161,9 +159,19 @@ impl Driver {
     }
 
     async fn connection(&mut self, address: &str) -> Ended {
-        let hello = self.state.hello(&self.plan.token);
-        let Ok((mut client, welcome)) = RawClient::open(address, hello).await else {
-            return Ended::Again;
+        let hello = self.state.hello(&self.plan.login.access_token);
+        let (mut client, welcome) = match RawClient::open(address, hello).await {
+            Ok(open) => open,
+            Err(error) => {
+                // 45xx: authenticate again. A node that dies meanwhile is met again with what we have.
+                if error.code().is_some_and(|code| code.number() / 100 == 45) {
+                    let api = Api::new(format!("http://{address}"));
+                    if let Ok(login) = api.refresh(&self.plan.login).await {
+                        self.plan.login = login;
+                    }
+                }
+                return Ended::Again;
+            }
         };
         let now = self.now();
         self.state.on_welcome(welcome, now);
@@ -239,7 +247,7 @@ fn note_down(checker: &mut Checker, plan: &DevicePlan, note: Note) {
             channel,
             key,
             print,
-        } => checker.attempted(channel, plan.user, plan.device, key, print),
+        } => checker.attempted(channel, plan.login.user, plan.login.device, key, print),
         Note::Acked {
             channel,
             print,
@@ -247,11 +255,11 @@ fn note_down(checker: &mut Checker, plan: &DevicePlan, note: Note) {
         } => checker.acked(channel, print, seq),
         Note::Refused { channel, print } => checker.refused(channel, print),
         Note::Unknown { channel, print } => checker.unknown(channel, print),
-        Note::Shown { channel, event } => checker.delivered(plan.device, channel, event),
-        Note::ReadMark { channel, seq } => checker.read_mark(plan.device, channel, seq),
+        Note::Shown { channel, event } => checker.delivered(plan.login.device, channel, event),
+        Note::ReadMark { channel, seq } => checker.read_mark(plan.login.device, channel, seq),
         Note::ReadConfirmed { channel, seq } => {
-            checker.read_confirmed(plan.device, channel, seq);
+            checker.read_confirmed(plan.login.device, channel, seq);
         }
-        Note::InboxPosition(position) => checker.inbox_position(plan.device, position),
+        Note::InboxPosition(position) => checker.inbox_position(plan.login.device, position),
     }
 }
