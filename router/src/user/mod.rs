@@ -1,0 +1,3 @@
+//! A user's owner: which sessions a person has and what is pushed to them. Pure half in [`state`].
+
+pub(crate) mod state;
