@@ -14,14 +14,14 @@ const FENCED_MAX: usize = 16_384;
 
 /// The replaced sessions of a shard.
 #[derive(Clone, Debug, Default)]
-pub struct Fences {
+pub(crate) struct Fences {
     known: HashSet<(UserId, SessionId)>,
     order: VecDeque<(UserId, SessionId)>,
 }
 
 impl Fences {
     /// `user` has replaced `session`. By user too: nobody fences another person's session by naming it.
-    pub fn raise(&mut self, user: UserId, session: SessionId) {
+    pub(crate) fn raise(&mut self, user: UserId, session: SessionId) {
         if !self.known.insert((user, session)) {
             return;
         }
@@ -34,7 +34,7 @@ impl Fences {
     }
 
     /// Whether what `session` sends is refused.
-    pub fn holds(&self, user: UserId, session: SessionId) -> bool {
+    pub(crate) fn holds(&self, user: UserId, session: SessionId) -> bool {
         !self.known.is_empty() && self.known.contains(&(user, session))
     }
 }

@@ -48,7 +48,10 @@ impl Permutation {
 
     /// The id of a counter value. `counter` must be in `1 ..= 2⁶³ − 1`, and so is the id.
     pub fn apply(&self, space: Space, counter: u64) -> u64 {
-        assert!((1..=ID_MAX).contains(&counter), "the counter left its range");
+        assert!(
+            (1..=ID_MAX).contains(&counter),
+            "the counter left its range"
+        );
         let mut value = counter;
         loop {
             value = self.feistel(space, value);
@@ -238,10 +241,19 @@ mod tests {
         let permutation = Permutation::new(key());
         assert_eq!(
             [1, 2, 3, 4096, ID_MAX].map(|counter| permutation.apply(Space::Channel, counter)),
-            [0; 5]
+            [
+                5_352_559_979_327_782_105,
+                6_818_102_844_100_122_354,
+                1_892_003_176_756_342_656,
+                8_780_362_234_307_421_691,
+                3_861_102_434_411_352_357
+            ]
         );
-        assert_eq!(permutation.apply(Space::User, 1), 0);
-        assert_eq!(permutation.apply(Space::Device, 1), 0);
+        assert_eq!(permutation.apply(Space::User, 1), 4_666_745_075_290_989_177);
+        assert_eq!(
+            permutation.apply(Space::Device, 1),
+            7_667_937_264_863_420_376
+        );
     }
 
     #[test]

@@ -45,7 +45,10 @@ pub(crate) const fn going_away() -> Refused {
 }
 
 pub(crate) const fn quarantined() -> Refused {
-    refused(Code::Quarantined, "the channel is out of order; it can be read")
+    refused(
+        Code::Quarantined,
+        "the channel is out of order; it can be read",
+    )
 }
 
 pub(crate) const fn unknown(detail: &'static str) -> Refused {

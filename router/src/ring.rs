@@ -98,9 +98,7 @@ impl OwnerTable {
         ring.batch_add(
             nodes
                 .iter()
-                .flat_map(|&node| {
-                    (0..VIRTUAL_NODES).map(move |index| VirtualNode { node, index })
-                })
+                .flat_map(|&node| (0..VIRTUAL_NODES).map(move |index| VirtualNode { node, index }))
                 .collect(),
         );
         let load_max = (SLOTS * LOAD_NUMERATOR).div_ceil(LOAD_DENOMINATOR * nodes.len().max(1));
@@ -159,7 +157,11 @@ mod tests {
         assert_eq!(proposal(1), OwnerTable::single(NodeId(1)));
         assert_eq!(
             [1, 3, 5].map(|nodes| digest(&proposal(nodes))),
-            [0, 0, 0]
+            [
+                16_787_500_371_948_651_464,
+                16_152_150_738_472_076_009,
+                15_839_820_112_596_834_241
+            ]
         );
     }
 
@@ -167,7 +169,11 @@ mod tests {
     fn no_node_gets_more_than_a_quarter_above_its_share() {
         for nodes in [1, 2, 3, 5, 9] {
             let bound = (SLOTS * 5).div_ceil(4 * nodes as usize);
-            assert!(shares(&proposal(nodes), nodes).iter().all(|&n| n <= bound && n > 0));
+            assert!(
+                shares(&proposal(nodes), nodes)
+                    .iter()
+                    .all(|&n| n <= bound && n > 0)
+            );
         }
     }
 

@@ -64,9 +64,9 @@ mod tests {
         let pairs: Vec<u16> = [(1, 1), (1, 2), (7, 42), (42, u64::MAX >> 1)]
             .map(|(a, b)| Slot::of_pair(UserId(a), UserId(b)).0)
             .to_vec();
-        assert_eq!(channels, [0; 5]);
-        assert_eq!(users, [0; 5]);
-        assert_eq!(pairs, [0; 4]);
+        assert_eq!(channels, [2096, 260, 2807, 3254, 1580]);
+        assert_eq!(users, [3280, 3833, 2117, 1499, 2456]);
+        assert_eq!(pairs, [1518, 382, 3321, 2424]);
     }
 
     #[test]

@@ -131,7 +131,8 @@ impl ChannelState {
                 if joining.is_empty() {
                     return Ok(None);
                 }
-                if self.roster.present_sequenced().count() + joining.len() > self.rules.members_max {
+                if self.roster.present_sequenced().count() + joining.len() > self.rules.members_max
+                {
                     return Err(too_many_members());
                 }
                 let body = EventBody {
@@ -159,7 +160,11 @@ impl ChannelState {
             Change::Rename { by, title } => {
                 self.require(by, MemberRole::Admin)?;
                 check_title(&title)?;
-                if self.meta_ahead.as_ref().is_some_and(|meta| meta.title == title) {
+                if self
+                    .meta_ahead
+                    .as_ref()
+                    .is_some_and(|meta| meta.title == title)
+                {
                     return Ok(None);
                 }
                 let body = EventBody {

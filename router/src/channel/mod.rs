@@ -16,11 +16,6 @@ pub(crate) mod send;
 pub(crate) mod state;
 pub(crate) mod window;
 
-#[cfg(test)]
-mod properties;
-#[cfg(test)]
-mod tests;
-
 use conch_store::{EventRow, Range, ReadLimit, Refusal};
 use conch_wire::event::{ChannelKind, PendingAnswer};
 use conch_wire::frame::ChannelHead;
@@ -56,11 +51,24 @@ pub(crate) struct Context<'a> {
 /// A question or change that is answered by ticket.
 #[derive(Clone, Debug)]
 pub(crate) enum Ask {
-    View { user: UserId },
-    Members { user: UserId },
-    History { user: UserId, request: HistoryRequest },
-    Read { user: UserId, seq: Seq },
-    Pending { user: UserId, keys: Vec<MessageKey> },
+    View {
+        user: UserId,
+    },
+    Members {
+        user: UserId,
+    },
+    History {
+        user: UserId,
+        request: HistoryRequest,
+    },
+    Read {
+        user: UserId,
+        seq: Seq,
+    },
+    Pending {
+        user: UserId,
+        keys: Vec<MessageKey>,
+    },
     Create(Creation),
     Change(Change),
 }

@@ -62,6 +62,15 @@ pub(crate) struct FanOut {
     pub(crate) delivery: Delivery,
 }
 
+/// Brings deliveries to the owners of users.
+pub(crate) trait Carrier {
+    /// `false`: that shard has no room now.
+    fn take(&mut self, shard: usize, message: FanOut) -> bool;
+
+    /// Every owner has a delivery; the mark is about to move.
+    fn all_have_it(&mut self) {}
+}
+
 #[derive(Debug)]
 struct Item {
     routes: Arc<Routes>,
@@ -111,25 +120,20 @@ impl Outbox {
         });
     }
 
-    /// Hands over as much as `take` has room for; `Err` names the shard that had none. `all_have_it` runs when every
-    /// owner has a delivery, just before the mark moves.
-    pub(crate) fn hand_over(
-        &mut self,
-        mut take: impl FnMut(usize, FanOut) -> bool,
-        mut all_have_it: impl FnMut(),
-    ) -> Result<(), usize> {
+    /// Hands over as much as the carrier has room for; `Err` names the shard that had none.
+    pub(crate) fn hand_over(&mut self, carrier: &mut impl Carrier) -> Result<(), usize> {
         while let Some(item) = self.items.front_mut() {
             while let Some((shard, users)) = item.routes.by_shard.get(item.done) {
                 let message = FanOut {
                     users: users.clone(),
                     delivery: item.delivery.clone(),
                 };
-                if !take(*shard, message) {
+                if !carrier.take(*shard, message) {
                     return Err(*shard);
                 }
                 item.done += 1;
             }
-            all_have_it();
+            carrier.all_have_it();
             self.waiting -= match &item.delivery {
                 Delivery::Events(events) => events.len(),
                 Delivery::Head(_) => 1,
@@ -152,7 +156,6 @@ impl Outbox {
     }
 
     /// Last seq that all user owners have.
-    #[cfg(test)]
     pub(crate) fn mark(&self) -> Seq {
         self.mark
     }

@@ -65,7 +65,12 @@ impl ChannelState {
         }
     }
 
-    fn view(&self, user: UserId, member: &Member, ordinal: Ordinal) -> Result<ChannelView, Refused> {
+    fn view(
+        &self,
+        user: UserId,
+        member: &Member,
+        ordinal: Ordinal,
+    ) -> Result<ChannelView, Refused> {
         let meta = self.meta.as_ref().ok_or_else(refuse::not_found)?;
         let others = self.roster.present().map(|(other, _)| other);
         Ok(ChannelView {
@@ -135,7 +140,9 @@ impl ChannelState {
             .collect();
         members.sort_unstable_by_key(|member| (member.joined_seq, member.user));
         if self.meta.as_ref().map(|meta| meta.kind) == Some(ChannelKind::Group)
-            && !members.iter().any(|member| member.role == MemberRole::Owner)
+            && !members
+                .iter()
+                .any(|member| member.role == MemberRole::Owner)
         {
             for member in &mut members {
                 member.role = self.roster.role(member.user);

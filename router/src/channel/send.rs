@@ -243,13 +243,7 @@ impl ChannelState {
     }
 
     /// What is known of a key, by memory first.
-    pub(super) fn fate(
-        &self,
-        sender: UserId,
-        key: MessageKey,
-        retry: bool,
-        found: &Found,
-    ) -> Fate {
+    pub(super) fn fate(&self, sender: UserId, key: MessageKey, retry: bool, found: &Found) -> Fate {
         let is_it = |known: &Known| known.sender == sender && known.key == key;
         if let Some(seq) = self.window.find(key_hash(sender, &key)) {
             match (self.row(seq), found.row) {

@@ -430,7 +430,9 @@ impl ChannelState {
             return Some(refuse::not_admitted(refusal));
         }
         if self.queue.len() + events > WAITING_EVENTS_MAX || self.queue_bytes > WAITING_BYTES_MAX {
-            return Some(refuse::overloaded("too much waits in front of this channel"));
+            return Some(refuse::overloaded(
+                "too much waits in front of this channel",
+            ));
         }
         if context.behind > super::outbox::OUTBOX_MAX {
             return Some(refuse::overloaded("deliveries of this channel are behind"));
@@ -487,11 +489,6 @@ impl ChannelState {
         self.sequenced.seq == 0
     }
 
-    /// Whether anything was given a place and is not durable yet.
-    pub(crate) fn has_unwritten(&self) -> bool {
-        self.in_flight || !self.queue.is_empty() || !self.marks.is_empty()
-    }
-
     /// The channel stops: those who wait for the store are told `parked` (certain: nothing of them has a place).
     pub(crate) fn give_up_parked(&mut self, refused: Refused, effects: &mut Effects) {
         for parked in std::mem::take(&mut self.parked).into_values() {
@@ -533,7 +530,11 @@ impl ChannelState {
         }
         let marks = std::mem::take(&mut self.marks);
         let flying = std::mem::take(&mut self.flying_marks);
-        for ticket in marks.into_iter().chain(flying).flat_map(|mark| mark.tickets) {
+        for ticket in marks
+            .into_iter()
+            .chain(flying)
+            .flat_map(|mark| mark.tickets)
+        {
             effects.answer(ticket, Err(refused));
         }
     }
