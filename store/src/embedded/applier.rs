@@ -27,12 +27,13 @@ const DISK_CHECK: Duration = Duration::from_secs(1);
 pub(super) fn run(shared: Arc<Shared>, index: Index) {
     let interval = shared.options.apply_interval;
     let mut applied_at = Instant::now();
-    let mut checked_at: Option<Instant> = None;
+    check_disk(&shared);
+    let mut checked_at = Instant::now();
     loop {
         let (ending, forced) = shared.await_signal(interval.min(DISK_CHECK));
-        if checked_at.is_none_or(|at| at.elapsed() >= DISK_CHECK) {
+        if checked_at.elapsed() >= DISK_CHECK {
             check_disk(&shared);
-            checked_at = Some(Instant::now());
+            checked_at = Instant::now();
         }
         if ending == Some(Ending::AsItIs) || shared.fatal.borrow().is_some() {
             return;
@@ -75,13 +76,14 @@ fn apply(shared: &Shared, index: &Index, settle: bool) -> Result<(), IndexError>
 }
 
 fn check_disk(shared: &Shared) {
-    let free = match disk::free_bytes(&shared.options.dir) {
-        Ok(free) => free,
-        Err(error) => {
-            tracing::warn!(%error, "cannot ask for the free space");
-            return;
-        }
-    };
+    match disk::free_bytes(&shared.options.dir) {
+        Ok(free) => note_free(shared, free),
+        Err(error) => tracing::warn!(%error, "cannot ask for the free space"),
+    }
+}
+
+/// Begins or ends the refusal of appends.
+pub(super) fn note_free(shared: &Shared, free: u64) {
     gauge!(names::DISK_FREE_BYTES.name).set(free as f64);
     let full = free < shared.options.disk_reserve_bytes;
     let was_full = shared.storage_full.swap(full, Ordering::Relaxed);

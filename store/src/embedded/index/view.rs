@@ -161,13 +161,13 @@ impl View {
             {
                 let rows = unpack(pair?)?;
                 let below = rows.first().is_none_or(|row| row.seq <= from);
-                if !rows.into_iter().rev().all(|row| take(row)) || below {
+                if !rows.into_iter().rev().all(&mut *take) || below {
                     break;
                 }
             }
         } else {
             for pair in self.runs(channel, from, to)? {
-                if !unpack(pair?)?.into_iter().all(|row| take(row)) {
+                if !unpack(pair?)?.into_iter().all(&mut *take) {
                     break;
                 }
             }

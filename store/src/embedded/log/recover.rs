@@ -152,11 +152,12 @@ pub(in crate::embedded) fn recover(
 }
 
 /// Where the log ends, as far as it was walked.
-struct End {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::embedded) struct End {
     /// The lsn that comes next.
-    next: Lsn,
+    pub next: Lsn,
     /// Where it is expected.
-    offset: u64,
+    pub offset: u64,
 }
 
 fn list(expect: &Expect<'_>) -> Result<Vec<File>, OpenError> {
@@ -217,29 +218,23 @@ fn walk(
         next: live.first_lsn,
         offset: DATA_START,
     };
-    loop {
-        let rest = bytes.get(end.offset as usize..).unwrap_or_default();
-        let Some(found) = record::read(rest, owner.crc_seed).filter(|r| r.life == owner.life)
-        else {
-            break;
-        };
-        if found.kind == kind::SEAL && found.lsn + 1 == end.next {
-            end.offset += record::framed_bytes(found.payload.len()) as u64;
-            continue;
-        }
-        if found.lsn != end.next {
-            break;
-        }
+    let mut unknown = None;
+    scan(&bytes, owner, &mut end, &mut |found| {
         let Some(record) = codec::payload(found.kind, found.format, found.payload) else {
-            let said = format!("record kind {} format {}", found.kind, found.format);
-            return Err(OpenError::Format(path, said.into()));
+            unknown = Some(format!(
+                "record kind {} format {}",
+                found.kind, found.format
+            ));
+            return Ok(false);
         };
         if found.lsn > expect.applied {
             fail::fail_point!("recovery.record", |_| crate::crash::kill_self());
             visit(found.lsn, record)?;
         }
-        end.offset += record::framed_bytes(found.payload.len()) as u64;
-        end.next += 1;
+        Ok(true)
+    })?;
+    if let Some(said) = unknown {
+        return Err(OpenError::Format(path, said.into()));
     }
     if !last {
         return Ok(end);
@@ -265,8 +260,35 @@ fn walk(
     Ok(end)
 }
 
+/// Hands out the records of a segment from `end` on, in order, and moves `end` behind the last one. Ends where a record
+/// cannot be read, is of another life, or is not the next; or when `visit` says `false`.
+pub(in crate::embedded) fn scan(
+    bytes: &[u8],
+    owner: Owner,
+    end: &mut End,
+    visit: &mut dyn FnMut(record::Found<'_>) -> Result<bool, OpenError>,
+) -> Result<(), OpenError> {
+    loop {
+        let rest = bytes.get(end.offset as usize..).unwrap_or_default();
+        let found = record::read(rest, owner.crc_seed).filter(|r| r.life == owner.life);
+        let Some(found) = found else {
+            return Ok(());
+        };
+        let framed = record::framed_bytes(found.payload.len()) as u64;
+        if found.kind == kind::SEAL && found.lsn + 1 == end.next {
+            end.offset += framed;
+            continue;
+        }
+        if found.lsn != end.next || !visit(found)? {
+            return Ok(());
+        }
+        end.offset += framed;
+        end.next += 1;
+    }
+}
+
 /// A record of this life in `rest` that was written when record `bad` was durable.
-fn proof_behind(rest: &[u8], owner: Owner, bad: Lsn) -> Option<String> {
+pub(in crate::embedded) fn proof_behind(rest: &[u8], owner: Owner, bad: Lsn) -> Option<String> {
     let proves = |found: &record::Found<'_>| found.life == owner.life && found.durable >= bad;
     search(rest, owner.crc_seed, bad, proves)
         .map(|lsn| format!("record {lsn} behind it was written when it was already durable"))

@@ -25,7 +25,7 @@ pub(in crate::embedded) const DATA_START: u64 = 4096;
 const MAGIC: &[u8; 8] = b"CONCHSEG";
 const FORMAT: u32 = 1;
 const HEADER_BYTES: usize = 52;
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// Number of a segment file in the pool; says nothing about its place in the log.
 pub(in crate::embedded) type Number = u32;
