@@ -1,1 +1,13 @@
+//! The Rust SDK of Conch.
+//!
+//! [`core`] holds everything that a chat client must get right, without IO, so that other languages and browsers can run
+//! the same; the feature `native` (on by default) adds [`Client`], which drives it with tokio, a WebSocket and a folder on
+//! disk, and [`Api`], the HTTP calls for accounts and channels.
+//!
+//! The promises to an application: a message given to [`Client::send`] survives crashes of program and node and arrives
+//! once, in the order in which it was sent within its channel, or is refused for a stated reason; every event of a channel
+//! is given out once and in order, over restarts too.
 
+pub mod core;
+
+pub use conch_wire as wire;

@@ -1,0 +1,374 @@
+//! The sans-IO core of a client: everything that a chat client must get right, without a socket, a clock or a disk.
+//!
+//! In go [`Input`]s (a transport opened, bytes came, a tick, a command) with the time; out come [`Outputs`] (steps to
+//! store, frames to write, connections to open or close, events for the application) and the time of the next tick. The
+//! driver in `native` carries them out with tokio and SQLite; a test or a browser does it with other means.
+//!
+//! ```text
+//! loop { core.handle(now, input)...; out = core.take_outputs();
+//!        store(out.persist)?; write(out.frames); out.link ...; give(out.events); sleep until core.wake_at() }
+//! ```
+//!
+//! What it promises: own messages keep their order and arrive once, whatever is cut when; each channel's events are given
+//! out in the order of its log, each once; the sync token never passes a change that is not remembered. It allocates by
+//! what the server sends within its limits, never panics on what comes from outside, and decides nothing by the wall clock.
+//!
+//! | file | concept |
+//! |---|---|
+//! | `connect.rs` | when there is a connection: backoff, GOAWAY, tokens, beat |
+//! | `resume.rs` | HELLO and WELCOME |
+//! | `receive.rs` | frames → the concept that they belong to |
+//! | `sending.rs`, `outbox.rs` | own messages on their way out |
+//! | `merge.rs`, `channel.rs`, `placing.rs` | events into their order |
+//! | `catchup.rs` | SYNC and HISTORY: finding and filling gaps |
+//! | `reading.rs`, `marks.rs` | read marks and unread |
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use conch_wire::event::SendFlags;
+use conch_wire::frame::PushMode;
+use conch_wire::limits::CREDIT_BYTES;
+use conch_wire::{ChannelId, ClientFrame, Code, MessageKey, Seq};
+
+mod advice;
+mod alias;
+mod backoff;
+mod catchup;
+mod channel;
+mod connect;
+mod credit;
+mod event;
+mod heartbeat;
+mod marks;
+mod merge;
+mod out;
+mod outbox;
+mod persist;
+mod placing;
+mod reading;
+mod receive;
+mod requests;
+mod resume;
+mod sending;
+
+pub use event::{ChannelInfo, ConnectionState, Content, Event, Message, StopReason};
+pub use marks::Marks;
+pub use out::{Answer, LinkCommand, Outcome, Outputs};
+pub use outbox::OutboxItem;
+pub use persist::{ChannelRow, Listing, ListingPhase, Loaded, MessageRow, Meta, Persist};
+
+use alias::AliasBook;
+use backoff::Jitter;
+use catchup::SyncState;
+use channel::Channel;
+use connect::Link;
+use out::FrameWriter;
+use outbox::Outbox;
+use requests::Requests;
+
+/// Milliseconds on a clock that never goes back; where it starts does not matter.
+pub type Ms = u64;
+
+/// Settings of a core.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Program and version, for the server's logs; ≤ 64 bytes.
+    pub client: String,
+    pub push: PushMode,
+    /// How much the server may push before it hears from us, in bytes.
+    pub credit_bytes: u32,
+    /// A channel that is new to this device starts with its newest events, so many; the older ones are loaded on demand.
+    pub first_sight_events: u32,
+    /// In a full listing, the channels used last, so many, start with events; the others start empty.
+    pub first_sight_channels: u32,
+    /// Messages waiting to be sent; more are not taken.
+    pub outbox_items_max: usize,
+    /// Ceiling of the first delay before connecting again, and of all of them, in milliseconds.
+    pub reconnect_base_ms: Ms,
+    pub reconnect_cap_ms: Ms,
+    /// Seed of the jitter. Two clients with the same seed come back together: draw it from the system.
+    pub seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            client: concat!("conch-client ", env!("CARGO_PKG_VERSION")).to_owned(),
+            push: PushMode::All,
+            credit_bytes: CREDIT_BYTES,
+            first_sight_events: 200,
+            first_sight_channels: 100,
+            outbox_items_max: 10_000,
+            reconnect_base_ms: 250,
+            reconnect_cap_ms: 30_000,
+            seed: 0,
+        }
+    }
+}
+
+/// Something the core is told.
+#[derive(Debug)]
+pub enum Input {
+    /// Connect, and stay connected. Also after [`ConnectionState::Stopped`], once what stopped it is mended.
+    Start,
+    /// The transport of `connection` is open, and this is the token to use on it.
+    Connected {
+        connection: u64,
+        token: String,
+    },
+    /// One WebSocket message: whole frames.
+    Received {
+        connection: u64,
+        bytes: Bytes,
+    },
+    /// The transport is gone or did not come to be; `code` if the server said one.
+    Closed {
+        connection: u64,
+        code: Option<u16>,
+    },
+    TokenRefreshed {
+        connection: u64,
+        token: String,
+    },
+    /// The provider has no token to give, for good: the person must log in again.
+    TokenRejected {
+        connection: u64,
+    },
+    /// The network changed or the person is back: do not sit out the delay.
+    Hurry,
+    Tick,
+    Command(Command),
+}
+
+/// Something the application wants.
+#[derive(Debug)]
+pub enum Command {
+    /// A message whose tail was checked with `conch_wire::event::check_send_tail` and for which [`Core::outbox_room`] said
+    /// that there is room.
+    Send {
+        channel: ChannelId,
+        /// 16 random bytes, never used before.
+        key: MessageKey,
+        kind: u8,
+        /// TABLE or nothing.
+        flags: SendFlags,
+        tail: Bytes,
+        /// ms since 1970 by this device's clock; for display only.
+        created_ms: u64,
+    },
+    /// The person has read up to here.
+    MarkRead {
+        channel: ChannelId,
+        seq: Seq,
+    },
+    /// The application shows the channel; it need not be known yet.
+    Open {
+        channel: ChannelId,
+    },
+    Close {
+        channel: ChannelId,
+    },
+    /// Store up to `items` events older than those that this device holds; answered with the ticket.
+    LoadOlder {
+        ticket: u64,
+        channel: ChannelId,
+        items: u16,
+    },
+    /// Say goodbye and stay disconnected.
+    Stop,
+}
+
+/// See the module's head. All fields that end with a connection are in [`Link`], [`AliasBook`] and [`Requests`].
+#[derive(Debug)]
+pub struct Core {
+    config: Config,
+    jitter: Jitter,
+    meta: Meta,
+    channels: BTreeMap<ChannelId, Channel>,
+    outbox: Outbox,
+    sync: SyncState,
+    link: Link,
+    aliases: AliasBook,
+    requests: Requests,
+    frames: FrameWriter,
+    out: Outputs,
+    /// Channels whose row is to be stored, and said to the application, when the input is dealt with.
+    changed: BTreeSet<ChannelId>,
+    /// Channels that may have a hole to fetch.
+    gaps: BTreeSet<ChannelId>,
+    /// Channels that may have a mark to tell.
+    marks_due: BTreeSet<ChannelId>,
+    /// Channels that the application shows.
+    shown: BTreeSet<ChannelId>,
+    used: u64,
+}
+
+impl Core {
+    /// A core with what was stored. It does nothing until [`Input::Start`].
+    pub fn new(config: Config, loaded: Loaded) -> Core {
+        let used = loaded.channels.iter().map(|row| row.used).max();
+        let marks_due = loaded
+            .channels
+            .iter()
+            .filter(|row| row.marks.wanted > 0)
+            .map(|row| row.channel)
+            .collect();
+        Core {
+            jitter: Jitter::new(config.seed),
+            link: Link::new(&config),
+            config,
+            meta: loaded.meta,
+            channels: loaded
+                .channels
+                .into_iter()
+                .map(|row| (row.channel, Channel::load(row)))
+                .collect(),
+            outbox: Outbox::load(loaded.outbox),
+            sync: SyncState::default(),
+            aliases: AliasBook::default(),
+            requests: Requests::default(),
+            frames: FrameWriter::default(),
+            out: Outputs::default(),
+            changed: BTreeSet::new(),
+            gaps: BTreeSet::new(),
+            marks_due,
+            shown: BTreeSet::new(),
+            used: used.unwrap_or(0),
+        }
+    }
+
+    /// Deals with one input. `now` never goes back.
+    pub fn handle(&mut self, now: Ms, input: Input) {
+        match input {
+            Input::Start => self.on_start(now),
+            Input::Connected { connection, token } => self.on_connected(now, connection, token),
+            Input::Received { connection, bytes } => self.on_received(now, connection, bytes),
+            Input::Closed { connection, code } => self.on_closed(now, connection, code),
+            Input::TokenRefreshed { connection, token } => {
+                self.on_token_refreshed(connection, token);
+            }
+            Input::TokenRejected { connection } => self.on_token_rejected(connection),
+            Input::Hurry => self.on_hurry(now),
+            Input::Tick => {}
+            Input::Command(command) => self.on_command(now, command),
+        }
+        self.settle(now);
+    }
+
+    fn on_command(&mut self, now: Ms, command: Command) {
+        match command {
+            Command::Send {
+                channel,
+                key,
+                kind,
+                flags,
+                tail,
+                created_ms,
+            } => {
+                let item = OutboxItem {
+                    id: self.outbox.next_id(),
+                    channel,
+                    key,
+                    kind,
+                    flags,
+                    tail,
+                    created_ms,
+                };
+                self.on_send(item);
+            }
+            Command::MarkRead { channel, seq } => self.on_mark_read(channel, seq),
+            Command::Open { channel } => self.on_open(now, channel),
+            Command::Close { channel } => self.on_close(channel),
+            Command::LoadOlder {
+                ticket,
+                channel,
+                items,
+            } => self.on_load_older(ticket, channel, items),
+            Command::Stop => self.on_stop(),
+        }
+    }
+
+    /// Lets everything go on that can, and stores what changed. Runs after every input, a tick included.
+    fn settle(&mut self, now: Ms) {
+        self.pump_link(now);
+        if self.link.is_online() {
+            self.pump_sync(now);
+            self.pump_sends(now);
+            self.pump_gaps(now);
+            self.pump_marks(now);
+        }
+        for channel in std::mem::take(&mut self.changed) {
+            if let Some(channel) = self.channels.get(&channel) {
+                self.out
+                    .persist
+                    .push(Persist::Channel(Box::new(channel.row())));
+                self.out.events.push(Event::Channel(channel.info()));
+            }
+        }
+    }
+
+    /// What is to be done; see [`Outputs`]. Taken after any number of inputs.
+    pub fn take_outputs(&mut self) -> Outputs {
+        let mut out = std::mem::take(&mut self.out);
+        out.frames.extend(self.frames.take());
+        out
+    }
+
+    /// When the next [`Input::Tick`] is due, if none comes before.
+    pub fn wake_at(&self) -> Option<Ms> {
+        let link = self.link.next_at();
+        if !self.link.is_online() {
+            return link;
+        }
+        let gaps = self.gaps.iter().filter_map(|id| {
+            let channel = self.channels.get(id)?;
+            (!channel.fetching).then_some(channel.gap_due?)
+        });
+        let marks = self.marks_due.iter().filter_map(|id| {
+            let channel = self.channels.get(id)?;
+            (!channel.read_asked).then_some(channel.read_due)
+        });
+        let gaps = gaps.min().filter(|_| self.requests.has_gap_room());
+        let sends = self.next_send_at();
+        let sync = self.next_sync_at();
+        [link, gaps, marks.min(), sends, sync]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// All channels, without order.
+    pub fn channels(&self) -> Vec<ChannelInfo> {
+        self.channels.values().map(Channel::info).collect()
+    }
+
+    /// One channel.
+    pub fn channel(&self, channel: ChannelId) -> Option<ChannelInfo> {
+        self.channels.get(&channel).map(Channel::info)
+    }
+
+    /// Whether one more message can wait to be sent.
+    pub fn outbox_room(&self) -> bool {
+        self.outbox.len() < self.config.outbox_items_max
+    }
+
+    /// Messages that the server has not answered for, in order within each channel.
+    pub fn outbox(&self) -> Vec<OutboxItem> {
+        self.outbox.items().cloned().collect()
+    }
+
+    /// What is known beyond channels.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    fn put(&mut self, frame: &ClientFrame<'_>) {
+        self.frames.put(frame);
+    }
+
+    /// What the server sent makes no sense: this connection cannot be trusted.
+    fn distrust(&mut self, now: Ms) {
+        self.drop_connection(now, Code::BadFrame);
+    }
+}

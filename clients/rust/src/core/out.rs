@@ -1,0 +1,124 @@
+//! What the core wants done, gathered while inputs are handled and taken by the caller in one piece.
+
+use bytes::{Bytes, BytesMut};
+use conch_wire::{ClientFrame, Code};
+
+use super::event::Event;
+use super::persist::Persist;
+
+/// Frames are gathered into transport messages of about this size, in bytes.
+const CHUNK_BYTES: usize = 65_536;
+
+/// To be carried out in the order of the fields; `persist` durably and in one transaction before anything else.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    pub persist: Vec<Persist>,
+    /// Whole frames for the connection that is open now; each element is one WebSocket message.
+    pub frames: Vec<Bytes>,
+    pub link: Vec<LinkCommand>,
+    pub answers: Vec<Answer>,
+    pub events: Vec<Event>,
+}
+
+impl Outputs {
+    pub fn is_empty(&self) -> bool {
+        self.persist.is_empty()
+            && self.frames.is_empty()
+            && self.link.is_empty()
+            && self.answers.is_empty()
+            && self.events.is_empty()
+    }
+}
+
+/// What to do with connections. Inputs name the connection that they come from; those of an older one are ignored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LinkCommand {
+    /// Get a token (a new one from the provider if `refresh_token`), open a transport, then say `Connected`, `Closed` or
+    /// `TokenRejected`.
+    Connect {
+        connection: u64,
+        refresh_token: bool,
+    },
+    /// Write what is queued, then close.
+    Close { connection: u64, code: Code },
+    /// Get a new token from the provider, then say `TokenRefreshed` or `TokenRejected`.
+    RefreshToken { connection: u64 },
+}
+
+/// The end of something that was asked with a ticket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Answer {
+    pub ticket: u64,
+    pub outcome: Outcome,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Older events are stored now.
+    Loaded,
+    /// There is nothing older.
+    AtStart,
+    /// Not connected.
+    Offline,
+    Refused(Code),
+}
+
+/// Gathers frames into transport messages.
+#[derive(Debug, Default)]
+pub(crate) struct FrameWriter {
+    full: Vec<Bytes>,
+    open: BytesMut,
+}
+
+impl FrameWriter {
+    pub(crate) fn put(&mut self, frame: &ClientFrame<'_>) {
+        let before = self.open.len();
+        frame.encode(&mut self.open);
+        if before > 0 && self.open.len() > CHUNK_BYTES {
+            let last = self.open.split_off(before);
+            self.full
+                .push(std::mem::replace(&mut self.open, last).freeze());
+        }
+    }
+
+    pub(crate) fn take(&mut self) -> Vec<Bytes> {
+        let mut frames = std::mem::take(&mut self.full);
+        if !self.open.is_empty() {
+            frames.push(std::mem::take(&mut self.open).freeze());
+        }
+        frames
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.full.clear();
+        self.open.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use conch_wire::frame::{HEADER_BYTES, split_frame};
+
+    use super::*;
+
+    #[test]
+    fn messages_hold_whole_frames_and_stay_small() {
+        let mut writer = FrameWriter::default();
+        for _ in 0..20_000 {
+            writer.put(&ClientFrame::Ping { nonce: 1 });
+        }
+        let mut frames = 0;
+        for message in writer.take() {
+            assert!(message.len() <= CHUNK_BYTES);
+            let mut rest = &message[..];
+            while let Ok(Some(split)) = split_frame(rest, HEADER_BYTES) {
+                rest = &rest[split.consumed..];
+                frames += 1;
+            }
+            assert!(rest.is_empty());
+        }
+        assert_eq!(frames, 20_000);
+        assert!(writer.take().is_empty());
+    }
+}

@@ -1,0 +1,85 @@
+//! What was asked on this connection and is not answered yet. Request ids are never reused on a connection.
+
+use std::collections::BTreeMap;
+
+use conch_wire::{ChannelId, Seq};
+
+/// Pages asked for at a time, of the eight requests that a connection may have open: some stay free for the person who
+/// scrolls back and for SYNC.
+const GAP_PAGES_MAX: usize = 5;
+const PAGES_MAX: usize = 7;
+
+/// What a request was for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Asked {
+    Send(ChannelId),
+    Open(ChannelId),
+    Gap(ChannelId),
+    Older {
+        channel: ChannelId,
+        ticket: u64,
+        to: Seq,
+    },
+    Sync,
+    Read(ChannelId),
+    AuthRefresh,
+}
+
+/// The open requests of one connection.
+#[derive(Debug, Default)]
+pub(crate) struct Requests {
+    last: u32,
+    open: BTreeMap<u32, Asked>,
+    gap_pages: usize,
+    pages: usize,
+}
+
+impl Requests {
+    pub(crate) fn ask(&mut self, asked: Asked) -> u32 {
+        // Wraps after four thousand million requests; 0 is "no request".
+        self.last = self.last.checked_add(1).unwrap_or(1);
+        self.open.insert(self.last, asked);
+        self.count(asked, 1);
+        self.last
+    }
+
+    pub(crate) fn answered(&mut self, request: u32) -> Option<Asked> {
+        let asked = self.open.remove(&request)?;
+        self.count(asked, -1);
+        Some(asked)
+    }
+
+    fn count(&mut self, asked: Asked, by: isize) {
+        let is_gap = matches!(asked, Asked::Gap(_));
+        if is_gap || matches!(asked, Asked::Older { .. }) {
+            self.pages = self.pages.saturating_add_signed(by);
+        }
+        if is_gap {
+            self.gap_pages = self.gap_pages.saturating_add_signed(by);
+        }
+    }
+
+    /// Whether one more gap may be asked for.
+    pub(crate) fn has_gap_room(&self) -> bool {
+        self.gap_pages < GAP_PAGES_MAX && self.has_page_room()
+    }
+
+    /// Whether one more page may be asked for.
+    pub(crate) fn has_page_room(&self) -> bool {
+        self.pages < PAGES_MAX
+    }
+
+    pub(crate) fn is_opening(&self, channel: ChannelId) -> bool {
+        self.open.values().any(|it| *it == Asked::Open(channel))
+    }
+
+    pub(crate) fn is_syncing(&self) -> bool {
+        self.open.values().any(|it| *it == Asked::Sync)
+    }
+
+    /// The connection is gone: nothing of this will be answered.
+    pub(crate) fn clear(&mut self) -> Vec<Asked> {
+        let open = std::mem::take(self);
+        open.open.into_values().collect()
+    }
+}
