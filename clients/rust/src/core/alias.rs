@@ -28,12 +28,18 @@ pub(crate) struct AliasBook {
 impl AliasBook {
     /// Chooses an alias for a channel that is about to be opened. `None` when the connection has used them all up.
     pub(crate) fn choose(&mut self, channel: ChannelId) -> Option<Alias> {
+        let alias = self.spare()?;
+        self.channels.insert(channel, State::Opening);
+        self.by_alias.insert(alias, channel);
+        Some(alias)
+    }
+
+    /// An alias for asking again about a channel that is open: the one that it has goes on to hold.
+    pub(crate) fn spare(&mut self) -> Option<Alias> {
         if self.last == CLIENT_ALIAS_MAX {
             return None;
         }
         self.last += 1;
-        self.channels.insert(channel, State::Opening);
-        self.by_alias.insert(self.last, channel);
         Some(self.last)
     }
 

@@ -9,7 +9,7 @@
 
 use conch_wire::frame::{ErrorFrame, History, HistoryPage, SyncChanges, SyncRow};
 use conch_wire::limits::{HISTORY_ITEMS_MAX, SYNC_ROWS_MAX};
-use conch_wire::{ChannelId, ClientFrame, Seq};
+use conch_wire::{ChannelId, ClientFrame, Code, Seq};
 
 use super::advice::Advice;
 use super::backoff::Backoff;
@@ -42,6 +42,8 @@ pub(super) struct SyncState {
     first_due: Option<Ms>,
     /// Channels of a full listing that still start with events.
     first_sights: u32,
+    /// No gap is asked for before this: the last one was refused for going too fast.
+    gaps_not_before: Ms,
 }
 
 impl Default for SyncState {
@@ -55,6 +57,7 @@ impl Default for SyncState {
             backoff: Backoff::new(RETRY_BASE_MS, RETRY_CAP_MS),
             first_due: None,
             first_sights: 0,
+            gaps_not_before: 0,
         }
     }
 }
@@ -132,7 +135,7 @@ impl Core {
         match self.requests.answered(request) {
             Some(Asked::Sync) => {}
             None if request == 0 => {}
-            _ => return self.distrust(now),
+            _ => return self.distrust(now, "SYNC_CHANGES that answers nothing"),
         }
         if changes.reset {
             self.meta.listing.round = self.meta.listing.round.wrapping_add(1);
@@ -245,7 +248,21 @@ impl Core {
         self.sync.not_before = now + delay;
     }
 
+    pub(super) fn next_gap_at(&self) -> Option<Ms> {
+        if !self.requests.has_gap_room() {
+            return None;
+        }
+        let gaps = self.gaps.iter().filter_map(|id| {
+            let channel = self.channels.get(id)?;
+            (!channel.fetching).then_some(channel.gap_due?)
+        });
+        Some(gaps.min()?.max(self.sync.gaps_not_before))
+    }
+
     pub(super) fn pump_gaps(&mut self, now: Ms) {
+        if now < self.sync.gaps_not_before {
+            return;
+        }
         let due: Vec<_> = self
             .gaps
             .iter()
@@ -288,7 +305,7 @@ impl Core {
     pub(super) fn on_history_page(&mut self, now: Ms, request: u32, page: HistoryPage) {
         let asked = self.requests.answered(request);
         if !is_sound(&page) {
-            return self.distrust(now);
+            return self.distrust(now, "a page with holes");
         }
         match asked {
             Some(Asked::Gap(id)) if id == page.channel => self.on_gap_page(now, page),
@@ -297,7 +314,7 @@ impl Core {
                 ticket,
                 to,
             }) if channel == page.channel => self.on_older_page(ticket, to, page),
-            _ => self.distrust(now),
+            _ => self.distrust(now, "a page that answers nothing"),
         }
     }
 
@@ -309,6 +326,7 @@ impl Core {
         };
         channel.fetching = false;
         channel.fetch_backoff.succeeded();
+        self.requests.on_gap_page();
         let before = channel.log.have();
         channel
             .log
@@ -348,6 +366,10 @@ impl Core {
             let delay = channel
                 .fetch_backoff
                 .failed(error.retry_after_ms.into(), &mut self.jitter);
+            self.requests.on_gap_refused();
+            if error.code == Code::RateLimited {
+                self.sync.gaps_not_before = now + delay;
+            }
             self.note_gap(now + delay, id);
         } else {
             self.gaps.remove(&id);

@@ -16,7 +16,7 @@ use super::persist::ChannelRow;
 const RETRY_BASE_MS: Ms = 200;
 const RETRY_CAP_MS: Ms = 10_000;
 /// Bit of the aliases that the server chooses.
-const SERVER_ALIAS: Alias = 0x8000_0000;
+pub(crate) const SERVER_ALIAS: Alias = 0x8000_0000;
 
 /// See the file's head.
 #[derive(Clone, Debug)]
@@ -40,7 +40,8 @@ pub(crate) struct Channel {
     pub(crate) fetching: bool,
     pub(crate) fetch_backoff: Backoff,
     pub(crate) read_due: Ms,
-    pub(crate) read_asked: bool,
+    /// The mark that the server was told and has not confirmed.
+    pub(crate) read_asked: Option<Seq>,
     pub(crate) read_backoff: Backoff,
 }
 
@@ -72,7 +73,7 @@ impl Channel {
             fetching: false,
             fetch_backoff: Backoff::new(RETRY_BASE_MS, RETRY_CAP_MS),
             read_due: 0,
-            read_asked: false,
+            read_asked: None,
             read_backoff: Backoff::new(RETRY_BASE_MS, RETRY_CAP_MS),
         }
     }
@@ -216,7 +217,7 @@ impl Channel {
     pub(crate) fn on_disconnected(&mut self) {
         self.gap_due = None;
         self.fetching = false;
-        self.read_asked = false;
+        self.read_asked = None;
         self.read_due = 0;
     }
 }

@@ -191,7 +191,7 @@ impl Core {
             }
             Phase::Handshaking { deadline, .. } => {
                 if now >= deadline {
-                    self.drop_connection(now, Code::HelloTimeout);
+                    self.drop_connection(now, Code::HelloTimeout, "no WELCOME in time");
                 }
             }
             Phase::Online { .. } => self.pump_online(now),
@@ -201,12 +201,12 @@ impl Core {
     fn pump_online(&mut self, now: Ms) {
         if self.link.leave_at.is_some_and(|at| now >= at) {
             self.put(&ClientFrame::Goodbye);
-            self.drop_connection(now, Code::GoingAway);
+            self.drop_connection(now, Code::GoingAway, "the node is leaving");
             return;
         }
         match self.link.heartbeat.due(now) {
             Some(Beat::Ping { nonce }) => self.put(&ClientFrame::Ping { nonce }),
-            Some(Beat::Dead) => self.drop_connection(now, Code::IdleTimeout),
+            Some(Beat::Dead) => self.drop_connection(now, Code::IdleTimeout, "silence"),
             None => {}
         }
     }
@@ -250,11 +250,12 @@ impl Core {
     }
 
     /// We end this connection, and connect again.
-    pub(super) fn drop_connection(&mut self, now: Ms, code: Code) {
+    pub(super) fn drop_connection(&mut self, now: Ms, code: Code, what: &'static str) {
         let frames = self.frames.take();
         self.out.link.push(LinkCommand::Close {
             connection: self.link.connection,
             code,
+            what,
         });
         self.lost(now, None);
         // Only silence and farewells are no reason to come back more slowly each time.
@@ -306,6 +307,7 @@ impl Core {
     fn end_connection(&mut self) {
         self.frames.clear();
         self.aliases = AliasBook::default();
+        self.cursors.clear();
         self.outbox.on_disconnected();
         for asked in self.requests.clear() {
             if let Asked::Older { ticket, .. } = asked {
@@ -347,6 +349,7 @@ impl Core {
             self.out.link.push(LinkCommand::Close {
                 connection: self.link.connection,
                 code,
+                what: "stopped",
             });
         }
         self.end_connection();

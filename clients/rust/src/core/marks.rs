@@ -19,6 +19,9 @@ pub struct Marks {
     pub mentions: u32,
     /// A mark set here that the server has not confirmed; 0: none.
     pub wanted: Seq,
+    /// Events were passed over without being seen, so `head_ordinal` is not known until the server speaks of a head as
+    /// high as ours.
+    pub uncounted: bool,
 }
 
 impl Marks {
@@ -33,6 +36,7 @@ impl Marks {
             self.head_seq = head.head_seq;
             self.head_ordinal = head.head_ordinal;
             self.mentions = head.mentions;
+            self.uncounted = false;
         }
         if head.read_seq >= self.read_seq {
             self.read_seq = head.read_seq;
@@ -55,6 +59,14 @@ impl Marks {
         if is_message && is_own && seq > self.read_seq {
             self.read_seq = seq;
             self.read_ordinal = self.head_ordinal;
+        }
+    }
+
+    /// Events up to `seq` are not for us, and were not seen.
+    pub(crate) fn on_skipped(&mut self, seq: Seq) {
+        if seq > self.head_seq {
+            self.head_seq = seq;
+            self.uncounted = true;
         }
     }
 

@@ -77,6 +77,7 @@ pub struct Config {
     pub client: String,
     pub push: PushMode,
     /// How much the server may push before it hears from us, in bytes.
+    /// At most [`CREDIT_BYTES`].
     pub credit_bytes: u32,
     /// A channel that is new to this device starts with its newest events, so many; the older ones are loaded on demand.
     pub first_sight_events: u32,
@@ -190,6 +191,8 @@ pub struct Core {
     sync: SyncState,
     link: Link,
     aliases: AliasBook,
+    /// Channels of HELLO's cursors, in their order: a refusal names the index.
+    cursors: Vec<ChannelId>,
     requests: Requests,
     frames: FrameWriter,
     out: Outputs,
@@ -199,6 +202,8 @@ pub struct Core {
     gaps: BTreeSet<ChannelId>,
     /// Channels that may have a mark to tell.
     marks_due: BTreeSet<ChannelId>,
+    /// Channels whose count of messages is to be asked for.
+    uncounted: BTreeSet<ChannelId>,
     /// Channels that the application shows.
     shown: BTreeSet<ChannelId>,
     used: u64,
@@ -206,7 +211,9 @@ pub struct Core {
 
 impl Core {
     /// A core with what was stored. It does nothing until [`Input::Start`].
-    pub fn new(config: Config, loaded: Loaded) -> Core {
+    pub fn new(mut config: Config, loaded: Loaded) -> Core {
+        // The server caps what it grants itself: a larger window here would never be half used.
+        config.credit_bytes = config.credit_bytes.clamp(1, CREDIT_BYTES);
         let used = loaded.channels.iter().map(|row| row.used).max();
         let marks_due = loaded
             .channels
@@ -227,12 +234,14 @@ impl Core {
             outbox: Outbox::load(loaded.outbox),
             sync: SyncState::default(),
             aliases: AliasBook::default(),
+            cursors: Vec::new(),
             requests: Requests::default(),
             frames: FrameWriter::default(),
             out: Outputs::default(),
             changed: BTreeSet::new(),
             gaps: BTreeSet::new(),
             marks_due,
+            uncounted: BTreeSet::new(),
             shown: BTreeSet::new(),
             used: used.unwrap_or(0),
         }
@@ -297,6 +306,7 @@ impl Core {
             self.pump_sends(now);
             self.pump_gaps(now);
             self.pump_marks(now);
+            self.pump_uncounted();
         }
         for channel in std::mem::take(&mut self.changed) {
             if let Some(channel) = self.channels.get(&channel) {
@@ -321,15 +331,11 @@ impl Core {
         if !self.link.is_online() {
             return link;
         }
-        let gaps = self.gaps.iter().filter_map(|id| {
-            let channel = self.channels.get(id)?;
-            (!channel.fetching).then_some(channel.gap_due?)
-        });
         let marks = self.marks_due.iter().filter_map(|id| {
             let channel = self.channels.get(id)?;
-            (!channel.read_asked).then_some(channel.read_due)
+            channel.read_asked.is_none().then_some(channel.read_due)
         });
-        let gaps = gaps.min().filter(|_| self.requests.has_gap_room());
+        let gaps = self.next_gap_at();
         let sends = self.next_send_at();
         let sync = self.next_sync_at();
         [link, gaps, marks.min(), sends, sync]
@@ -368,7 +374,7 @@ impl Core {
     }
 
     /// What the server sent makes no sense: this connection cannot be trusted.
-    fn distrust(&mut self, now: Ms) {
-        self.drop_connection(now, Code::BadFrame);
+    fn distrust(&mut self, now: Ms, what: &'static str) {
+        self.drop_connection(now, Code::BadFrame, what);
     }
 }

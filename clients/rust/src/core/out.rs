@@ -39,8 +39,12 @@ pub enum LinkCommand {
         connection: u64,
         refresh_token: bool,
     },
-    /// Write what is queued, then close.
-    Close { connection: u64, code: Code },
+    /// Write what is queued, then close. `what` is for people and logs.
+    Close {
+        connection: u64,
+        code: Code,
+        what: &'static str,
+    },
     /// Get a new token from the provider, then say `TokenRefreshed` or `TokenRejected`.
     RefreshToken { connection: u64 },
 }

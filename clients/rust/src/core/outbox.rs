@@ -28,6 +28,8 @@ const ITEM_OVERHEAD_BYTES: usize = 4 + 24;
 /// First and longest wait of a refused frame, in milliseconds.
 const RETRY_BASE_MS: Ms = 100;
 const RETRY_CAP_MS: Ms = 10_000;
+/// How many more items a lane tries in one frame after an ack.
+const ITEMS_MORE: usize = 4;
 
 /// A message on its way out.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -59,7 +61,7 @@ struct Lane {
     in_flight: usize,
     not_before: Ms,
     backoff: Backoff,
-    /// Halved by every refusal for rate, so that a burst above the server's bucket gets through; doubled by every ack.
+    /// Halved by every refusal for rate, so that a burst above the server's bucket gets through; grows with every ack.
     items_max: usize,
 }
 
@@ -119,6 +121,10 @@ pub(crate) struct Outbox {
     attempts: u64,
     items: usize,
     in_flight: usize,
+    /// Frames in flight, of all channels, and how many there may be: one after a refusal for rate, because the bucket is
+    /// this person's and not the channel's; one more with every ack.
+    frames_in_flight: usize,
+    frames_max: usize,
     asked: Vec<PendingSend>,
     /// Where the round over the lanes goes on, so that one busy channel does not starve the others.
     turn: ChannelId,
@@ -129,6 +135,7 @@ impl Outbox {
     pub(crate) fn load(items: Vec<OutboxItem>) -> Outbox {
         let mut outbox = Outbox {
             next_id: 1,
+            frames_max: SENDS_IN_FLIGHT_MAX,
             ..Outbox::default()
         };
         for item in items {
@@ -273,7 +280,7 @@ impl Outbox {
         let lane = self.lanes.get_mut(&channel)?;
         debug_assert_eq!(lane.in_flight, 0, "one frame in flight per channel");
         let count = lane.frame_len().min(SENDS_IN_FLIGHT_MAX - self.in_flight);
-        if count == 0 {
+        if count == 0 || self.frames_in_flight >= self.frames_max {
             return None;
         }
         self.attempts += 1;
@@ -289,6 +296,7 @@ impl Outbox {
         }
         lane.in_flight = count;
         self.in_flight += count;
+        self.frames_in_flight += 1;
         self.turn = ChannelId(channel.0.wrapping_add(1));
         Some(frame)
     }
@@ -301,6 +309,8 @@ impl Outbox {
         }
         self.in_flight -= lane.in_flight;
         self.items -= lane.in_flight;
+        self.frames_in_flight -= 1;
+        self.frames_max = (self.frames_max + 1).min(SENDS_IN_FLIGHT_MAX);
         let acked = lane.waiting.drain(..std::mem::take(&mut lane.in_flight));
         let settled = acked
             .zip(acks)
@@ -310,7 +320,7 @@ impl Outbox {
             })
             .collect();
         lane.backoff.succeeded();
-        lane.items_max = (lane.items_max * 2).min(SEND_MANY_ITEMS_MAX);
+        lane.items_max = (lane.items_max + ITEMS_MORE).min(SEND_MANY_ITEMS_MAX);
         if lane.waiting.is_empty() {
             self.lanes.remove(&channel);
         }
@@ -333,6 +343,7 @@ impl Outbox {
             return None;
         }
         self.in_flight -= count;
+        self.frames_in_flight -= 1;
         let certain = match Advice::of(code.number()) {
             Advice::RetryHere => code != Code::OutcomeUnknown,
             Advice::FixRequest | Advice::Stop => true,
@@ -353,6 +364,7 @@ impl Outbox {
         if Advice::of(code.number()) == Advice::RetryHere {
             if code == Code::RateLimited {
                 lane.items_max = (count / 2).max(1);
+                self.frames_max = 1;
             }
             lane.not_before = now + lane.backoff.failed(retry_after_ms.into(), jitter);
             return Some(Refusal::Waits {
@@ -416,6 +428,7 @@ impl Outbox {
     /// The connection is gone: what was in flight may have arrived.
     pub(crate) fn on_disconnected(&mut self) {
         self.in_flight = 0;
+        self.frames_in_flight = 0;
         self.asked.clear();
         for lane in self.lanes.values_mut() {
             lane.in_flight = 0;

@@ -72,6 +72,10 @@ impl Core {
             return;
         };
         if let Some((from, to)) = channel.log.skip_to(first) {
+            channel.marks.on_skipped(to);
+            if channel.marks.uncounted {
+                self.uncounted.insert(id);
+            }
             self.changed.insert(id);
             self.out.persist.push(Persist::MessagesRemoved(id));
             self.out.events.push(Event::Skipped {

@@ -1,9 +1,10 @@
 //! Read marks on their way to the server: kept until its word has reached them, one question per channel at a time.
 
-use conch_wire::frame::ErrorFrame;
+use conch_wire::frame::{ChannelOpened, Cursor, ErrorFrame};
 use conch_wire::{ChannelId, ClientFrame, Seq};
 
 use super::advice::Advice;
+use super::channel::Channel;
 use super::requests::Asked;
 use super::{Core, Ms};
 
@@ -24,8 +25,8 @@ impl Core {
         for id in &self.marks_due {
             match self.channels.get_mut(id) {
                 Some(channel) if channel.marks.wanted > 0 => {
-                    if !channel.read_asked && channel.read_due <= now {
-                        channel.read_asked = true;
+                    if channel.read_asked.is_none() && channel.read_due <= now {
+                        channel.read_asked = Some(channel.marks.wanted);
                         asked.push((*id, channel.marks.wanted));
                     }
                 }
@@ -45,11 +46,52 @@ impl Core {
         }
     }
 
+    /// Where messages were passed over unseen, the server is asked how many people's messages there are: opening a channel
+    /// that is open answers with its head. Asked again until the answer is as high as what was placed meanwhile.
+    pub(super) fn pump_uncounted(&mut self) {
+        for id in std::mem::take(&mut self.uncounted) {
+            let is_uncounted = |it: &Channel| it.marks.uncounted;
+            if !self.channels.get(&id).is_some_and(is_uncounted) || self.requests.is_counting(id) {
+                continue;
+            }
+            if self.aliases.open(id).is_none() {
+                self.open_if_needed(id);
+                continue;
+            }
+            let Some(alias) = self.aliases.spare() else {
+                continue;
+            };
+            let request = self.requests.ask(Asked::Head(id));
+            self.put(&ClientFrame::OpenChannel {
+                request,
+                cursor: Cursor {
+                    channel: id,
+                    generation: 0,
+                    seq: 0,
+                    alias,
+                },
+            });
+        }
+    }
+
+    pub(super) fn on_counted(&mut self, opened: &ChannelOpened) {
+        let id = opened.head.channel;
+        self.aliases.opened(id, opened.alias);
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.marks.on_head(&opened.head);
+            channel.log.note_head(opened.head.head_seq);
+            self.changed.insert(id);
+            if channel.marks.uncounted {
+                self.uncounted.insert(id);
+            }
+        }
+    }
+
     pub(super) fn on_read_refused(&mut self, now: Ms, id: ChannelId, error: &ErrorFrame) {
         let Some(channel) = self.channels.get_mut(&id) else {
             return;
         };
-        channel.read_asked = false;
+        channel.read_asked = None;
         if Advice::of(error.code.number()) == Advice::RetryHere {
             let delay = channel
                 .read_backoff

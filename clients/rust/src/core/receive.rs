@@ -22,7 +22,7 @@ impl Core {
         while !rest.is_empty() && self.is_current(connection) {
             match cut(&mut rest) {
                 Ok((frame, frame_bytes)) => self.on_frame(now, frame, frame_bytes),
-                Err(_) => return self.distrust(now),
+                Err(error) => return self.distrust(now, error.what),
             }
         }
     }
@@ -32,7 +32,7 @@ impl Core {
             return self.on_early_frame(now, frame);
         }
         match frame {
-            ServerFrame::Welcome(_) => self.distrust(now),
+            ServerFrame::Welcome(_) => self.distrust(now, "a second WELCOME"),
             ServerFrame::Deliver { alias, event } | ServerFrame::Event { alias, event } => {
                 self.on_pushed(now, alias, event, frame_bytes);
             }
@@ -72,7 +72,7 @@ impl Core {
             }
             ServerFrame::Error { error, .. } => self.on_last_word(&error),
             ServerFrame::Goaway { .. } | ServerFrame::Skipped { .. } => {}
-            _ => self.distrust(now),
+            _ => self.distrust(now, "a frame before WELCOME"),
         }
     }
 
@@ -81,7 +81,7 @@ impl Core {
             self.put(&conch_wire::ClientFrame::Credit { bytes });
         }
         let Some(id) = self.aliases.channel(alias) else {
-            return self.distrust(now);
+            return self.distrust(now, "an event under an unknown alias");
         };
         let attempts = self.outbox.attempts();
         let Some(channel) = self.channels.get_mut(&id) else {
@@ -102,8 +102,11 @@ impl Core {
 
     fn on_error(&mut self, now: Ms, request: u32, error: &ErrorFrame) {
         let Some(asked) = self.requests.answered(request) else {
-            if error.refused_type == 0 || error.refused_type == frame_type::HELLO {
-                self.on_last_word(error);
+            match error.refused_type {
+                0 | frame_type::HELLO => self.on_last_word(error),
+                frame_type::OPEN_CHANNEL => self.on_cursor_refused(now, error.item),
+                // Others without a request end in a close, or are mended by the next hint.
+                _ => {}
             }
             return;
         };
@@ -114,8 +117,8 @@ impl Core {
             Asked::Older { ticket, .. } => self.on_older_refused(ticket, error),
             Asked::Sync => self.on_sync_refused(now, error),
             Asked::Read(channel) => self.on_read_refused(now, channel, error),
-            // The session ends with its token, and the next one starts with a new one.
-            Asked::AuthRefresh => {}
+            // Counted with the next head; and the session ends with its token, and the next one starts with a new one.
+            Asked::Head(_) | Asked::AuthRefresh => {}
         }
     }
 }

@@ -14,6 +14,8 @@ const PAGES_MAX: usize = 7;
 pub(crate) enum Asked {
     Send(ChannelId),
     Open(ChannelId),
+    /// CHANNEL_OPENED again, for its head.
+    Head(ChannelId),
     Gap(ChannelId),
     Older {
         channel: ChannelId,
@@ -26,12 +28,26 @@ pub(crate) enum Asked {
 }
 
 /// The open requests of one connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Requests {
     last: u32,
     open: BTreeMap<u32, Asked>,
     gap_pages: usize,
+    /// One after a refusal, one more with every page: refusals that go on would count as a flood.
+    gap_pages_max: usize,
     pages: usize,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Requests {
+            last: 0,
+            open: BTreeMap::new(),
+            gap_pages: 0,
+            gap_pages_max: GAP_PAGES_MAX,
+            pages: 0,
+        }
+    }
 }
 
 impl Requests {
@@ -59,9 +75,17 @@ impl Requests {
         }
     }
 
+    pub(crate) fn on_gap_page(&mut self) {
+        self.gap_pages_max = (self.gap_pages_max + 1).min(GAP_PAGES_MAX);
+    }
+
+    pub(crate) fn on_gap_refused(&mut self) {
+        self.gap_pages_max = 1;
+    }
+
     /// Whether one more gap may be asked for.
     pub(crate) fn has_gap_room(&self) -> bool {
-        self.gap_pages < GAP_PAGES_MAX && self.has_page_room()
+        self.gap_pages < self.gap_pages_max && self.has_page_room()
     }
 
     /// Whether one more page may be asked for.
@@ -71,6 +95,10 @@ impl Requests {
 
     pub(crate) fn is_opening(&self, channel: ChannelId) -> bool {
         self.open.values().any(|it| *it == Asked::Open(channel))
+    }
+
+    pub(crate) fn is_counting(&self, channel: ChannelId) -> bool {
+        self.open.values().any(|it| *it == Asked::Head(channel))
     }
 
     pub(crate) fn is_syncing(&self) -> bool {

@@ -17,8 +17,7 @@ use super::{Core, Ms};
 
 /// Minor version that this client was written for.
 const MINOR: u16 = 0;
-/// After this long without CHANNEL_OPENED a cursor of HELLO is taken for refused, in milliseconds. Its channel is then
-/// opened by OPEN_CHANNEL when needed, which is answered by name.
+/// After this long without an answer a cursor of HELLO is taken for refused, in milliseconds.
 const CURSORS_WAIT_MS: Ms = 5_000;
 
 impl Core {
@@ -48,7 +47,7 @@ impl Core {
             .collect();
         recent.sort_unstable_by_key(|it| (Reverse(it.shown), Reverse(it.used)));
         recent.truncate(HELLO_CURSORS_MAX);
-        recent
+        let cursors: Vec<_> = recent
             .into_iter()
             .filter_map(|channel| {
                 Some(Cursor {
@@ -58,7 +57,17 @@ impl Core {
                     alias: self.aliases.choose(channel.id)?,
                 })
             })
-            .collect()
+            .collect();
+        self.cursors = cursors.iter().map(|cursor| cursor.channel).collect();
+        cursors
+    }
+
+    /// A cursor of HELLO did not open. Its channel is opened by OPEN_CHANNEL when it is needed.
+    pub(super) fn on_cursor_refused(&mut self, now: Ms, index: u16) {
+        if let Some(channel) = self.cursors.get(usize::from(index)).copied() {
+            self.aliases.forget(channel);
+            self.note_gap(now, channel);
+        }
     }
 
     pub(super) fn on_welcome(&mut self, now: Ms, welcome: Welcome) {

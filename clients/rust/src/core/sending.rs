@@ -4,10 +4,11 @@
 
 use conch_wire::event::Ack;
 use conch_wire::frame::{ChannelHead, ChannelOpened, Cursor, ErrorFrame, Send};
+use conch_wire::limits::GAP_STREAMED_MAX;
 use conch_wire::{ChannelId, ClientFrame};
 
 use super::advice::Advice;
-use super::channel::Channel;
+use super::channel::{Channel, SERVER_ALIAS};
 use super::event::Event;
 use super::outbox::{OutboxItem, Refusal};
 use super::persist::Persist;
@@ -68,7 +69,7 @@ impl Core {
             _ => None,
         };
         let Some(settled) = settled else {
-            return self.distrust(now);
+            return self.distrust(now, "an ack that answers nothing");
         };
         for settled in settled {
             self.on_settled(now, settled);
@@ -97,7 +98,7 @@ impl Core {
             }
             // The close that follows says what to do.
             Some(Refusal::Reconnect) => self.on_last_word(error),
-            None => return self.distrust(now),
+            None => return self.distrust(now, "a refusal that answers nothing"),
         }
         // A certain refusal may have freed an event that was held.
         self.place(now, channel);
@@ -131,12 +132,15 @@ impl Core {
         match self.requests.answered(request) {
             None if request == 0 => {}
             Some(Asked::Open(asked)) if asked == id => {}
-            _ => return self.distrust(now),
+            Some(Asked::Head(asked)) if asked == id => return self.on_counted(opened),
+            _ => return self.distrust(now, "CHANNEL_OPENED that answers nothing"),
         }
         self.aliases.opened(id, opened.alias);
         if opened.resync {
             self.reset_channel(id);
         }
+        let held = self.channels.get(&id).map_or(0, |it| it.log.have());
+        let is_streamed = held > 0 && opened.head.head_seq.saturating_sub(held) <= GAP_STREAMED_MAX;
         let window = self.config.first_sight_events;
         let channel = self.channels.entry(id).or_insert_with(|| {
             Channel::new(
@@ -155,6 +159,14 @@ impl Core {
             self.skip_to(id, opened.first_seq);
         }
         self.place(now, id);
+        if self.channels.get(&id).is_some_and(|it| it.marks.uncounted) {
+            self.uncounted.insert(id);
+        }
+        // A short gap behind a cursor is streamed; any other is ours to fetch. Events that follow by themselves are near.
+        let is_answer = opened.alias & SERVER_ALIAS == 0;
+        if is_answer && !is_streamed {
+            self.note_gap(now, id);
+        }
     }
 
     /// What is known of the channel's log is void.
@@ -179,7 +191,7 @@ impl Core {
             self.on_settled(now, settled);
         }
         if some_are_unknown {
-            self.drop_connection(now, error.code);
+            self.drop_connection(now, error.code, "ask again what became of sends");
         }
     }
 
@@ -192,7 +204,7 @@ impl Core {
         channel.marks.on_head(head);
         channel.log.note_head(head.head_seq);
         channel.listed = self.meta.listing.round;
-        channel.read_asked &= channel.marks.wanted > 0;
+        channel.read_asked = channel.read_asked.filter(|asked| *asked > head.read_seq);
         self.changed.insert(head.channel);
         self.note_gap(now, head.channel);
     }
