@@ -59,6 +59,8 @@ struct Lane {
     waiting: VecDeque<Waiting>,
     /// Items of the frame in flight: the first of `waiting`.
     in_flight: usize,
+    /// The attempt that this frame is.
+    attempt: u64,
     not_before: Ms,
     backoff: Backoff,
     /// Halved by every refusal for rate, so that a burst above the server's bucket gets through; grows with every ack.
@@ -70,6 +72,7 @@ impl Lane {
         Lane {
             waiting: VecDeque::new(),
             in_flight: 0,
+            attempt: 0,
             not_before: 0,
             backoff: Backoff::new(RETRY_BASE_MS, RETRY_CAP_MS),
             items_max: SEND_MANY_ITEMS_MAX,
@@ -295,6 +298,7 @@ impl Outbox {
             waiting.retry = true;
         }
         lane.in_flight = count;
+        lane.attempt = self.attempts;
         self.in_flight += count;
         self.frames_in_flight += 1;
         self.turn = ChannelId(channel.0.wrapping_add(1));
@@ -354,8 +358,9 @@ impl Outbox {
             }
         };
         if certain {
+            // Certain for this attempt: what an earlier one may have stored is as unknown as before.
             for waiting in lane.waiting.iter_mut().take(count) {
-                waiting.attempt = None;
+                waiting.attempt = waiting.attempt.filter(|first| *first != lane.attempt);
             }
         }
         if code == Code::BadAlias {

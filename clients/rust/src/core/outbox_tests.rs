@@ -166,6 +166,16 @@ fn certain_refusal_ends_the_hold_and_an_unknown_outcome_keeps_it() {
 }
 
 #[test]
+fn refusal_says_nothing_of_an_earlier_attempt() {
+    let mut outbox = outbox(1);
+    outbox.next_frame(CHANNEL).unwrap();
+    outbox.on_disconnected();
+    outbox.next_frame(CHANNEL).unwrap();
+    outbox.on_refused(CHANNEL, Code::RateLimited, 0, 0, 0, &mut Jitter::new(1));
+    assert!(outbox.holds(CHANNEL, outbox.attempts()));
+}
+
+#[test]
 fn oldest_sixty_four_are_asked_and_answers_settle_them() {
     let mut outbox = Outbox::load((1..=100).map(|id| item(id, b"text")).collect());
     let asked = outbox.ask();

@@ -338,6 +338,12 @@ impl Device {
                 if let Content::Text { text, .. } = &message.content {
                     assert_eq!(text.as_bytes(), &truth.tail[..]);
                 }
+                let key = log.keys.iter().find(|(_, seq)| **seq == message.seq);
+                let waits = |key| self.disk.outbox.values().any(|item| item.key == key);
+                assert!(
+                    message.key.is_some() || !key.is_some_and(|(key, _)| waits(*key)),
+                    "an own message is not shown as another's while it waits for its answer"
+                );
                 if let Some(key) = message.key {
                     assert_eq!(log.keys.get(&key), Some(&message.seq));
                 }

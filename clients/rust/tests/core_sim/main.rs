@@ -152,7 +152,7 @@ fn runs() -> std::ops::Range<u64> {
     let number = |name| std::env::var(name).ok().and_then(|it| it.parse().ok());
     match (number("CORE_SIM_SEED"), number("CORE_SIM_RUNS")) {
         (Some(seed), _) => seed..seed + 1,
-        (None, count) => 0..count.unwrap_or(60),
+        (None, count) => 0..count.unwrap_or(30),
     }
 }
 

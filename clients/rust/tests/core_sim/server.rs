@@ -555,13 +555,17 @@ impl Server {
         id: ChannelId,
         sends: &[Send<'_>],
     ) -> Vec<Ack> {
+        let is_bad = |send: &Send<'_>| {
+            let log = &self.logs[&id];
+            let refused = log.left.is_some() || send.tail.starts_with(b"BAD");
+            refused && !log.keys.contains_key(&send.key)
+        };
+        if sends.iter().any(is_bad) {
+            return Vec::new();
+        }
         let mut acks = Vec::new();
         for send in sends {
             let known = self.logs[&id].keys.get(&send.key).copied();
-            let bad = self.logs[&id].left.is_some() || send.tail.starts_with(b"BAD");
-            if known.is_none() && bad {
-                return acks;
-            }
             let seq = known.unwrap_or_else(|| self.append(id, ME, send.kind, send.tail.to_vec()));
             self.logs.get_mut(&id).unwrap().keys.insert(send.key, seq);
             acks.push(Ack {
