@@ -86,15 +86,15 @@ impl Running {
     fn end(&mut self, shared: &Shared, ending: Ending) {
         shared.queue.close();
         if let Some(writer) = self.threads.writer.take() {
-            shared::join("log-writer", writer);
+            shared::join(writer);
         }
         shared.end_applier(ending);
         if let Some(applier) = self.threads.applier.take() {
-            shared::join("index-applier", applier);
+            shared::join(applier);
         }
         shared.pool.close();
         if let Some(keeper) = self.threads.keeper.take() {
-            shared::join("log-keeper", keeper);
+            shared::join(keeper);
         }
     }
 }
@@ -261,10 +261,13 @@ impl MessageStore for EmbeddedStore {
                     "seq {} is not the next of {:?}, which is {}",
                     wrong.seq, wrong.channel, wrong.next
                 ),
-                Err(_) => Err(match shared.queue.failed() {
-                    Some(reason) => AppendError::LogFailed(reason),
-                    None => AppendError::Closed,
-                }),
+                // The writer died with the batch in its hands: a close answers all.
+                Err(_) => Err(AppendError::LogFailed(
+                    shared
+                        .queue
+                        .failed()
+                        .unwrap_or_else(|| "the log's writer died".into()),
+                )),
             }
         })
     }

@@ -110,7 +110,10 @@ pub enum OpenError {
         "the log ends at record {last}, but {known} records are known to have been durable: part of the log is missing"
     )]
     LogBehind { last: Lsn, known: Lsn },
-    #[error("the index cannot be read: {0}")]
+    #[error(
+        "the index cannot be read: {0}; if the log still reaches back to its beginning, the folder `index` may be moved \
+         away and is rebuilt"
+    )]
     Index(Arc<str>),
     #[error("{what}: {source}")]
     Io {

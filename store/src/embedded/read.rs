@@ -402,6 +402,12 @@ pub(super) fn inbox(
         return Ok(Plan::Ready(InboxPage::default()));
     }
     touched.sort_unstable_by_key(|(_, at)| *at);
+    // No more than a page and the proof that there is more.
+    let surplus = touched.len().saturating_sub(rows_max.saturating_add(1));
+    match query {
+        InboxQuery::After(_) => touched.truncate(touched.len() - surplus),
+        InboxQuery::AtOrBefore(_) => drop(touched.drain(..surplus)),
+    }
     let layers: Vec<(ChannelId, ChannelLayers)> = touched
         .iter()
         .map(|(channel, _)| (*channel, tail.channel(*channel)))

@@ -172,21 +172,40 @@ impl Shared {
     }
 }
 
-/// Takes a thread's result apart so that a panic is logged where it is joined.
-pub(super) fn join(name: &str, thread: std::thread::JoinHandle<()>) {
-    if thread.join().is_err() {
-        tracing::error!(thread = name, "a thread of the store has panicked");
+/// Ends the store when one of its threads dies by a panic: what it left undone is not known.
+struct Obituary {
+    name: &'static str,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Obituary {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = format!("thread {} panicked", self.name);
+            self.shared.fail(Fatal::Log(said.into()));
+        }
     }
 }
 
-/// Starts a named thread.
+/// Starts a named thread of the store.
 pub(super) fn spawn_thread(
-    name: &str,
+    name: &'static str,
     shared: &Arc<Shared>,
     run: impl FnOnce(Arc<Shared>) + Send + 'static,
 ) -> std::io::Result<std::thread::JoinHandle<()>> {
     let shared = shared.clone();
     std::thread::Builder::new()
         .name(name.into())
-        .spawn(move || run(shared))
+        .spawn(move || {
+            let _obituary = Obituary {
+                name,
+                shared: shared.clone(),
+            };
+            run(shared);
+        })
+}
+
+/// Waits for a thread's end; a panic has told of itself already.
+pub(super) fn join(thread: std::thread::JoinHandle<()>) {
+    let _ = thread.join();
 }

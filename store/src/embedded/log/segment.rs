@@ -27,6 +27,9 @@ const FORMAT: u32 = 1;
 const HEADER_BYTES: usize = 52;
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
+/// Bytes zeroed between two syncs when a segment is cleaned.
+const CLEAN_STEP: u64 = 2 << 20;
+
 /// Number of a segment file in the pool; says nothing about its place in the log.
 pub(in crate::embedded) type Number = u32;
 
@@ -170,7 +173,14 @@ impl Segment {
         self.write_at(&header.encode(), 0)?;
         self.sync()?;
         self.file.set_len(bytes)?;
-        self.zero(HEADER_BYTES as u64, bytes)?;
+        let mut at = HEADER_BYTES as u64;
+        while at < bytes {
+            let end = bytes.min(at + CLEAN_STEP);
+            self.zero(at, end)?;
+            // In steps, so that the log's own syncs never wait behind a whole segment of zeros.
+            self.sync()?;
+            at = end;
+        }
         // The size may have changed, which only a full sync covers.
         self.file.sync_all()?;
         header.state = State::Clean;

@@ -234,17 +234,6 @@ pub(in crate::embedded) struct Resume {
     pub(in crate::embedded) crc_seed: u32,
 }
 
-/// Poisons the store when the thread dies by a panic.
-struct Obituary(Arc<Shared>);
-
-impl Drop for Obituary {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.fail(Fatal::Log("the log's writer panicked".into()));
-        }
-    }
-}
-
 impl Writer {
     pub(in crate::embedded) fn new(
         shared: Arc<Shared>,
@@ -277,7 +266,6 @@ impl Writer {
     /// The loop: until the queue is closed and empty, or the log has failed.
     pub(in crate::embedded) fn run(mut self) {
         let shared = self.shared.clone();
-        let _obituary = Obituary(shared.clone());
         let bytes_max = shared
             .options
             .group_bytes_max

@@ -1,18 +1,19 @@
 //! Failures and bounds: what is refused, what ends the store, what comes back by itself.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use conch_wire::ChannelId;
 use tempfile::TempDir;
 
 use crate::conformance::compare::{compare, expect_same};
-use crate::conformance::script::Script;
-use crate::row::Record;
-use crate::{AppendError, MessageStore, ReadError, Refusal};
+use crate::conformance::script::{Script, ScriptFold};
+use crate::row::{EventRow, Record};
+use crate::{AppendError, EventEffect, Fold, MessageStore, ReadError, Refusal};
 
 use super::super::applier::note_free;
 use super::super::folder::{RESTORE_ID_SKIP, new_generation};
-use super::super::{Fatal, OpenError};
+use super::super::{EmbeddedStore, Fatal, OpenError};
 use super::{append, kill, open, options};
 
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +86,37 @@ async fn an_event_out_of_place_panics_its_caller_and_nobody_else() {
     append(&store, vec![skipped.clone()]).await;
     records.push(skipped);
     expect_same(&store, &records).await;
+}
+
+/// Cannot read one message.
+struct Choking;
+
+impl Fold for Choking {
+    fn effect(&self, event: &EventRow) -> EventEffect {
+        assert!(!event.body.ends_with(b"poison"), "a fold that chokes");
+        ScriptFold.effect(event)
+    }
+}
+
+#[tokio::test]
+async fn a_fold_that_panics_ends_the_store_and_nothing_is_acknowledged() {
+    let dir = TempDir::new().unwrap();
+    let store = EmbeddedStore::open(options(dir.path()), Arc::new(Choking)).unwrap();
+    let mut script = Script::new();
+    append(&store, vec![script.group(1, "g", &[10])]).await;
+    let outcome = store.append(vec![script.message(1, 10, 1, "poison")]).await;
+    assert!(
+        matches!(outcome, Err(AppendError::LogFailed(_))),
+        "{outcome:?}"
+    );
+    let mut fatal = store.fatal();
+    let told = fatal.wait_for(Option::is_some);
+    tokio::time::timeout(std::time::Duration::from_secs(20), told)
+        .await
+        .unwrap()
+        .unwrap();
+    let later = store.append(vec![script.message(1, 10, 2, "fine")]).await;
+    assert!(matches!(later, Err(AppendError::LogFailed(_))), "{later:?}");
 }
 
 #[tokio::test]
