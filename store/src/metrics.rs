@@ -90,12 +90,6 @@ pub const INBOX_ROWS_READ: Metric = metric(
     Unit::Count,
     "Rows of inboxes looked at to answer SYNC: follows the channels changed, never those joined.",
 );
-pub const INBOX_ROWS_READ: Metric = metric(
-    "conch_store_inbox_rows_read_total",
-    Kind::Counter,
-    Unit::Count,
-    "Rows of inboxes looked at to answer SYNC: follows the channels changed, never those joined.",
-);
 pub const LOG_SEGMENTS: Metric = metric(
     "conch_store_log_segments",
     Kind::Gauge,
@@ -120,7 +114,6 @@ pub const ALL: &[Metric] = &[
     APPLY_SECONDS,
     REFUSED_OVERLOADED,
     REFUSED_STORAGE_FULL,
-    INBOX_ROWS_READ,
     INBOX_ROWS_READ,
     LOG_SEGMENTS,
     DISK_FREE_BYTES,
