@@ -1,0 +1,258 @@
+//! The accept loop, and what a connection is before it is a request.
+//!
+//! Own instead of a ready-made server, because four things belong here: backing off when descriptors run out (and going
+//! on when there are some again), the cap of connections, small socket buffers (a client that does not read must not hide
+//! behind the kernel), and an end that leaves upgraded connections to their sessions. Headers must be complete within
+//! 5 s, at most 64 of them in 16 KiB; the TLS handshake has 5 s too.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::caller::Peer;
+use super::tls::Certificate;
+use crate::metrics;
+
+/// Headers, and a TLS handshake, must be complete within this.
+const HEADER_MAX: Duration = Duration::from_secs(5);
+const HEADERS_MAX: usize = 64;
+const HEADER_BYTES_MAX: usize = 16_384;
+/// What the kernel may hold for a client that does not read; it doubles it for its own bookkeeping.
+const SEND_BUFFER_BYTES: usize = 32_768;
+/// First and longest pause after a failed accept.
+const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// Where requests go.
+#[derive(Clone, Debug)]
+struct Serving {
+    routes: axum::Router,
+    peer: IpAddr,
+}
+
+impl Service<Request<Incoming>> for Serving {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = <TowerToHyperService<axum::Router> as Service<Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(Peer(self.peer));
+        TowerToHyperService::new(self.routes.clone()).call(request)
+    }
+}
+
+/// A listening port with its routes.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    routes: axum::Router,
+    certificate: Option<Arc<Certificate>>,
+    connections: Arc<Semaphore>,
+}
+
+impl Listener {
+    /// Binds; port 0 takes a free one.
+    pub async fn bind(
+        address: SocketAddr,
+        routes: axum::Router,
+        certificate: Option<Arc<Certificate>>,
+        connections_max: usize,
+    ) -> std::io::Result<Listener> {
+        Ok(Listener {
+            socket: TcpListener::bind(address).await?,
+            routes,
+            certificate,
+            connections: Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS))),
+        })
+    }
+
+    /// Where it really listens.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Accepts until `stop`; then lets requests under way finish, and ends. Upgraded connections are not waited for.
+    pub async fn run(self, stop: CancellationToken) {
+        let requests = TaskTracker::new();
+        let mut pause = BACK_OFF.0;
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                accepted = self.socket.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    pause = BACK_OFF.0;
+                    let Ok(permit) = self.connections.clone().try_acquire_owned() else {
+                        metrics::accept_error();
+                        continue;
+                    };
+                    requests.spawn(self.connection(stream, peer.ip(), permit, stop.clone()));
+                }
+                // The client was gone before it was accepted.
+                Err(error) if is_the_clients(&error) => {}
+                Err(error) => {
+                    metrics::accept_error();
+                    tracing::warn!(%error, "accepting fails; pausing");
+                    tokio::select! {
+                        () = stop.cancelled() => break,
+                        () = tokio::time::sleep(pause) => {}
+                    }
+                    pause = (pause * 2).min(BACK_OFF.1);
+                }
+            }
+        }
+        // From here on connecting is refused.
+        drop(self.socket);
+        requests.close();
+        requests.wait().await;
+    }
+
+    fn connection(
+        &self,
+        stream: TcpStream,
+        peer: IpAddr,
+        permit: OwnedSemaphorePermit,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let serving = Serving {
+            routes: self.routes.clone(),
+            peer,
+        };
+        let certificate = self.certificate.clone();
+        async move {
+            // Neither is worth refusing a client for.
+            let _ = stream.set_nodelay(true);
+            let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
+            let Some(certificate) = certificate else {
+                return serve(
+                    Held {
+                        stream,
+                        _permit: permit,
+                    },
+                    serving,
+                    stop,
+                )
+                .await;
+            };
+            let acceptor = TlsAcceptor::from(certificate.current());
+            match tokio::time::timeout(HEADER_MAX, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    serve(
+                        Held {
+                            stream,
+                            _permit: permit,
+                        },
+                        serving,
+                        stop,
+                    )
+                    .await
+                }
+                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                Err(_) => tracing::debug!("a TLS handshake was not finished in time"),
+            }
+        }
+    }
+}
+
+fn is_the_clients(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
+}
+
+/// Requests on one connection, until it ends or is upgraded.
+async fn serve<S>(stream: S, serving: Serving, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_MAX)
+            .max_headers(HEADERS_MAX)
+            .max_buf_size(HEADER_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), serving)
+            .with_upgrades()
+    );
+    let ended = tokio::select! {
+        ended = &mut connection => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended badly");
+    }
+}
+
+/// A stream that counts as a connection for as long as it lives, upgraded or not.
+struct Held<S> {
+    stream: S,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {
+    fn poll_read(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Held<S> {
+    fn poll_write(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        buf: &[u8],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        std::pin::Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+        bufs: &[std::io::IoSlice<'_>],
+    ) -> std::task::Poll<std::io::Result<usize>> {
+        std::pin::Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<std::io::Result<()>> {
+        std::pin::Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

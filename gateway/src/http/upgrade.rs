@@ -1,0 +1,149 @@
+//! `GET /v1/ws`: from a request to a session on a WebSocket.
+//!
+//! Everything is checked before the upgrade: version, key, subprotocol, origin, the address's limit, and that there is no
+//! query (a token in a URL ends up in logs; it belongs into HELLO). No extension is negotiated.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use conch_wire::{Code, SessionId};
+use hyper_util::rt::TokioIo;
+use tungstenite::handshake::derive_accept_key;
+
+use super::caller::Address;
+use super::problem::{Answer, HttpReason, Problem};
+use super::{Api, origin};
+use crate::session::task;
+use crate::transport::websocket::WebSocket;
+
+/// The protocol's name and major version.
+pub const SUBPROTOCOL: &str = "conch.1";
+
+/// `GET /v1/ws`
+pub(super) async fn upgrade(
+    State(api): State<Arc<Api>>,
+    Address(address): Address,
+    mut request: Request,
+) -> Answer<Response> {
+    let headers = request.headers();
+    let accept = check(&api, &request, headers)?;
+    api.limiter.early(address)?;
+    if !api.is_ready() {
+        return Err(Problem::wire(Code::GoingAway, "the node is stopping").retry_after(1_000));
+    }
+    let on_upgrade = hyper::upgrade::on(&mut request);
+    let edge = api.edge.clone();
+    api.sessions.spawn(async move {
+        match on_upgrade.await {
+            Ok(socket) => {
+                let transport = WebSocket::new(TokioIo::new(socket));
+                task::run(transport, fresh_session_id(), edge).await;
+            }
+            Err(error) => tracing::debug!(%error, "an upgrade was not finished"),
+        }
+    });
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let answer = response.headers_mut();
+    answer.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    answer.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    answer.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    answer.insert(
+        header::SEC_WEBSOCKET_PROTOCOL,
+        HeaderValue::from_static(SUBPROTOCOL),
+    );
+    Ok(response)
+}
+
+/// Checks the handshake; gives the value of `Sec-WebSocket-Accept`.
+fn check(api: &Api, request: &Request, headers: &HeaderMap) -> Answer<HeaderValue> {
+    let bad = |detail: &str| Problem::http(HttpReason::BadRequest, detail);
+    if request.uri().query().is_some() {
+        return Err(bad("no query here: the token belongs into HELLO"));
+    }
+    let origins: Vec<&[u8]> = headers
+        .get_all(header::ORIGIN)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    let host = headers.get(header::HOST).and_then(|v| v.to_str().ok());
+    if !origin::is_allowed(
+        &origins,
+        host,
+        api.scheme,
+        &api.settings.http.allowed_origins,
+    ) {
+        return Err(Problem::http(
+            HttpReason::OriginRefused,
+            "pages of this origin may not connect",
+        ));
+    }
+    if !has_token(headers, &header::UPGRADE, "websocket")
+        || !has_token(headers, &header::CONNECTION, "upgrade")
+    {
+        return Err(Problem::http(
+            HttpReason::UpgradeRequired,
+            "this is a WebSocket: conch.1",
+        ));
+    }
+    if headers
+        .get(header::SEC_WEBSOCKET_VERSION)
+        .is_none_or(|v| v.as_bytes() != b"13")
+    {
+        return Err(Problem::http(
+            HttpReason::UpgradeRequired,
+            "WebSocket version 13 (RFC 6455)",
+        ));
+    }
+    if headers.get(header::SEC_WEBSOCKET_PROTOCOL).is_none() {
+        return Err(bad("Sec-WebSocket-Protocol: conch.1 is needed"));
+    }
+    if !has_exact(headers, &header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
+        return Err(Problem::wire(
+            Code::UnsupportedVersion,
+            "this node speaks conch.1",
+        ));
+    }
+    let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
+    let (Some(key), None) = (keys.next(), keys.next()) else {
+        return Err(bad("one Sec-WebSocket-Key is needed"));
+    };
+    if STANDARD.decode(key.as_bytes()).map_or(0, |k| k.len()) != 16 {
+        return Err(bad("Sec-WebSocket-Key is not 16 bytes"));
+    }
+    HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
+        .map_err(|_| bad("Sec-WebSocket-Key is not usable"))
+}
+
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .map(str::trim)
+}
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    tokens(headers, name).any(|t| t.eq_ignore_ascii_case(token))
+}
+
+fn has_exact(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    tokens(headers, name).any(|t| t == token)
+}
+
+/// 63 random bits, never 0: not guessable, unique without asking anybody.
+fn fresh_session_id() -> SessionId {
+    loop {
+        let random = getrandom::u64().expect("the operating system has randomness");
+        let id = random & conch_wire::id::ID_MAX;
+        if id != 0 {
+            return SessionId(id);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Every metric of the gateway: `conch_gateway_*`, with unit and help.
+//!
+//! Labels come from closed sets (code names, HTTP routes and classes), never users or channels. `docs/operations.md`
+//! lists the same names; a test compares the two.
+
+use conch_wire::Code;
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+use crate::transport::Closing;
+
+macro_rules! names {
+    ($($(#[doc = $help:literal])* $name:ident = $text:literal, $describe:ident, $unit:expr;)*) => {
+        $($(#[doc = $help])* pub const $name: &str = $text;)*
+
+        /// Name and help of every metric.
+        pub const ALL: &[(&str, &str)] = &[$(($text, concat!($($help,)*)),)*];
+
+        /// Registers unit and help with the installed recorder.
+        pub fn describe() {
+            $($describe!($name, $unit, concat!($($help,)*));)*
+        }
+    };
+}
+
+names! {
+    /// Connections that are open, authenticated or not.
+    CONNECTIONS = "conch_gateway_connections", describe_gauge, Unit::Count;
+    /// Connections accepted.
+    CONNECTIONS_TOTAL = "conch_gateway_connections_total", describe_counter, Unit::Count;
+    /// Sessions: authenticated connections.
+    SESSIONS = "conch_gateway_sessions", describe_gauge, Unit::Count;
+    /// Connections that ended, by reason (a code's name, `done`, `breach`, `lost`).
+    CLOSED_TOTAL = "conch_gateway_connections_closed_total", describe_counter, Unit::Count;
+    /// HELLOs refused, by code.
+    HELLO_REFUSED_TOTAL = "conch_gateway_hello_refused_total", describe_counter, Unit::Count;
+    /// Frames received.
+    FRAMES_RECEIVED_TOTAL = "conch_gateway_frames_received_total", describe_counter, Unit::Count;
+    /// Bytes received on connections.
+    RECEIVED_BYTES_TOTAL = "conch_gateway_received_bytes_total", describe_counter, Unit::Bytes;
+    /// Bytes sent on connections.
+    SENT_BYTES_TOTAL = "conch_gateway_sent_bytes_total", describe_counter, Unit::Bytes;
+    /// Messages handed to owners.
+    SENDS_TOTAL = "conch_gateway_sends_total", describe_counter, Unit::Count;
+    /// Sends refused at once by the router, by code.
+    SENDS_REFUSED_TOTAL = "conch_gateway_sends_refused_total", describe_counter, Unit::Count;
+    /// Messages acknowledged to clients.
+    ACKS_TOTAL = "conch_gateway_acks_total", describe_counter, Unit::Count;
+    /// Events dropped because a client had no credit or did not read; each left a mark that leads to a head.
+    COLLAPSED_TOTAL = "conch_gateway_events_collapsed_total", describe_counter, Unit::Count;
+    /// Errors of accepting a connection (descriptors used up, most of all).
+    ACCEPT_ERRORS_TOTAL = "conch_gateway_accept_errors_total", describe_counter, Unit::Count;
+    /// HTTP requests answered, by route and class of status.
+    HTTP_REQUESTS_TOTAL = "conch_gateway_http_requests_total", describe_counter, Unit::Count;
+    /// Time to answer an HTTP request.
+    HTTP_SECONDS = "conch_gateway_http_request_duration_seconds", describe_histogram, Unit::Seconds;
+    /// Password hashes waiting or running.
+    HASHES_WAITING = "conch_gateway_password_hashes_waiting", describe_gauge, Unit::Count;
+    /// Password hashes refused because the queue was full.
+    HASHES_REFUSED_TOTAL = "conch_gateway_password_hashes_refused_total", describe_counter, Unit::Count;
+}
+
+pub fn connection_opened() {
+    counter!(CONNECTIONS_TOTAL).increment(1);
+}
+
+pub fn connection_closed(closing: &Closing) {
+    let reason = match closing {
+        Closing::Ours(ending) => ending.code.map_or("done", Code::name),
+        Closing::Breach { .. } => "breach",
+    };
+    counter!(CLOSED_TOTAL, "reason" => reason).increment(1);
+}
+
+pub fn connection_lost() {
+    counter!(CLOSED_TOTAL, "reason" => "lost").increment(1);
+}
+
+pub fn connections(open: usize) {
+    gauge!(CONNECTIONS).set(open as f64);
+}
+
+pub fn hello_refused(code: Code) {
+    counter!(HELLO_REFUSED_TOTAL, "code" => code.name()).increment(1);
+}
+
+pub fn frame_received() {
+    counter!(FRAMES_RECEIVED_TOTAL).increment(1);
+}
+
+pub fn received(bytes: u64) {
+    counter!(RECEIVED_BYTES_TOTAL).increment(bytes);
+}
+
+pub fn sent_bytes(bytes: u64) {
+    counter!(SENT_BYTES_TOTAL).increment(bytes);
+}
+
+pub fn sent(messages: usize) {
+    counter!(SENDS_TOTAL).increment(messages as u64);
+}
+
+pub fn send_refused(code: Code) {
+    counter!(SENDS_REFUSED_TOTAL, "code" => code.name()).increment(1);
+}
+
+pub fn acked(messages: usize) {
+    counter!(ACKS_TOTAL).increment(messages as u64);
+}
+
+pub fn collapsed(events: u64) {
+    if events > 0 {
+        counter!(COLLAPSED_TOTAL).increment(events);
+    }
+}
+
+pub fn accept_error() {
+    counter!(ACCEPT_ERRORS_TOTAL).increment(1);
+}
+
+/// `route` is a template of ours, never a path from outside.
+pub fn http_answered(route: String, class: &'static str, seconds: f64) {
+    counter!(HTTP_REQUESTS_TOTAL, "route" => route, "class" => class).increment(1);
+    histogram!(HTTP_SECONDS).record(seconds);
+}
+
+pub fn hashes_waiting(hashes: usize) {
+    gauge!(HASHES_WAITING).set(hashes as f64);
+}
+
+pub fn hash_refused() {
+    counter!(HASHES_REFUSED_TOTAL).increment(1);
+}
+
+/// Counts a session for as long as it lives.
+#[derive(Debug)]
+pub struct LiveSession(());
+
+impl LiveSession {
+    pub fn new() -> LiveSession {
+        gauge!(SESSIONS).increment(1.0);
+        LiveSession(())
+    }
+}
+
+impl Default for LiveSession {
+    fn default() -> Self {
+        LiveSession::new()
+    }
+}
+
+impl Drop for LiveSession {
+    fn drop(&mut self) {
+        gauge!(SESSIONS).decrement(1.0);
+    }
+}

@@ -1,0 +1,291 @@
+//! A node: everything put together, from the data folder to the listening port, and taken apart again in order.
+//!
+//! Start: store (recovers and replays), accounts, owners, hub, listeners, ready. Stop: readiness false → stop accepting →
+//! GOAWAY → owners finish what was sequenced, acks go out → sessions close → store and accounts close. One deadline; a
+//! second signal hurries. When the store or an owner fails for good nothing is acknowledged any more: everything is
+//! dropped at once, and the program ends with the code for it.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use conch_router::{ChannelFold, Fatal, Router, RouterConfig};
+use conch_store::MessageStore;
+use conch_store::accounts::Accounts;
+use conch_store::embedded::{EmbeddedOptions, EmbeddedStore};
+use conch_wire::Code;
+use secrecy::SecretSlice;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::Gate;
+use crate::auth::passwords::Passwords;
+use crate::auth::tokens::Tokens;
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::exit::Failure;
+use crate::http::limiter::Limiter;
+use crate::http::listener::Listener;
+use crate::http::origin::Scheme;
+use crate::http::tls::Certificate;
+use crate::http::{Api, routes};
+use crate::hub::Hub;
+use crate::metrics;
+use crate::ready::Ready;
+use crate::session::state::SessionConfig;
+use crate::session::sync_token::InboxIdentity;
+use crate::session::task::Edge;
+
+/// File of the accounts database in a data folder.
+const ACCOUNTS_FILE: &str = "accounts.sqlite";
+/// Housekeeping: sweeping limits, dropping expired rows.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// What a node is made of, besides its settings. Tests bring a memory store and a clock of their own.
+pub struct Parts {
+    pub store: Arc<dyn MessageStore>,
+    pub accounts: Accounts,
+    pub secret: SecretSlice<u8>,
+    pub clock: Clock,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
+}
+
+impl Parts {
+    /// Opens the data folder of `settings`. Blocking work inside; call it before anything is served.
+    pub async fn open(settings: &Settings, dev: bool) -> Result<Parts, Failure> {
+        let dir = settings.data.dir.clone();
+        let opened = tokio::task::spawn_blocking(move || {
+            EmbeddedStore::open(EmbeddedOptions::new(dir), Arc::new(ChannelFold))
+        });
+        let store = opened
+            .await
+            .map_err(|_| Failure::Other("opening the data folder panicked".to_owned()))??;
+        let accounts = Accounts::open(settings.data.dir.join(ACCOUNTS_FILE))
+            .await
+            .map_err(|e| Failure::Accounts(Box::new(e)))?;
+        let auth = &settings.auth;
+        let secret = if dev && auth.token_secret.is_none() && auth.token_secret_file.is_none() {
+            crate::secret::of_data_folder(&settings.data.dir)
+                .map_err(Failure::io("the token secret in the data folder"))?
+        } else {
+            crate::secret::configured(auth)?
+        };
+        Ok(Parts {
+            store: Arc::new(store),
+            accounts,
+            secret,
+            clock: Clock::system(),
+        })
+    }
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    pub api: Arc<Api>,
+    pub http: SocketAddr,
+    pub metrics: SocketAddr,
+    certificate: Option<Arc<Certificate>>,
+    /// Ends the accept loop.
+    accepting: CancellationToken,
+    /// Ends the rest.
+    running: CancellationToken,
+    tasks: TaskTracker,
+    listeners: TaskTracker,
+}
+
+impl Node {
+    /// Starts serving.
+    pub async fn start(settings: Settings, parts: Parts) -> Result<Node, Failure> {
+        let metrics_handle = crate::prometheus::installed();
+        let certificate = match (&settings.http.tls_cert, &settings.http.tls_key) {
+            (Some(cert), Some(key)) => Some(Arc::new(Certificate::load(cert, key)?)),
+            _ => None,
+        };
+        let api = Arc::new(api_of(&settings, parts, certificate.is_some())?);
+        let (accepting, running) = (CancellationToken::new(), CancellationToken::new());
+        let bind_failed = |name: &'static str, at: SocketAddr| Failure::io(format!("{name} {at}"));
+        let http = Listener::bind(
+            settings.http.listen,
+            routes(api.clone()),
+            certificate.clone(),
+            settings.limits.connections_max,
+        )
+        .await
+        .map_err(bind_failed("http.listen", settings.http.listen))?;
+        let scrape = Listener::bind(
+            settings.metrics.listen,
+            crate::prometheus::routes(metrics_handle.clone(), api.clone()),
+            None,
+            64,
+        )
+        .await
+        .map_err(bind_failed("metrics.listen", settings.metrics.listen))?;
+        let address = |l: &Listener| l.address().map_err(Failure::io("the listening address"));
+        let node = Node {
+            http: address(&http)?,
+            metrics: address(&scrape)?,
+            tasks: TaskTracker::new(),
+            listeners: TaskTracker::new(),
+            certificate,
+            api,
+            accepting,
+            running,
+        };
+        node.listeners.spawn(http.run(node.accepting.clone()));
+        node.tasks.spawn(scrape.run(node.running.clone()));
+        node.tasks
+            .spawn(node.api.edge.hub.clone().run(node.running.clone()));
+        node.tasks
+            .spawn(sweep(node.api.clone(), node.running.clone()));
+        if let Some(certificate) = &node.certificate {
+            node.tasks
+                .spawn(certificate.clone().follow(node.running.clone()));
+        }
+        node.api.ready.store(true, Ordering::Release);
+        Ok(node)
+    }
+
+    /// What the ready file says.
+    pub fn ready(&self) -> Ready {
+        let scheme = if self.certificate.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        Ready {
+            http: self.http,
+            url: format!("{scheme}://{}", self.http),
+            metrics: self.metrics,
+            node: self.api.settings.node.name.clone(),
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+
+    /// Writes the ready file.
+    pub fn write_ready(&self, path: &Path) -> Result<(), Failure> {
+        self.ready()
+            .write(path)
+            .map_err(Failure::io(format!("--ready-file {}", path.display())))
+    }
+
+    /// Looks at the certificate files now (SIGHUP).
+    pub fn reload(&self) {
+        if let Some(certificate) = &self.certificate {
+            certificate.look_now();
+        }
+    }
+
+    /// Resolves when the node cannot go on.
+    pub async fn failed(&self) -> Failure {
+        match self.api.edge.router.fatal().await {
+            Fatal::Store(error) => Failure::Log(error.to_string()),
+            fatal @ Fatal::Shard { .. } => Failure::Other(fatal.to_string()),
+        }
+    }
+
+    /// Stops in order, within the deadline of the settings; `hurry` cuts every wait short.
+    pub async fn shut_down(self, hurry: CancellationToken) {
+        let deadline = Duration::from_millis(self.api.settings.shutdown.deadline_ms);
+        let orderly = self.stop_in_order();
+        tokio::select! {
+            () = orderly => {}
+            () = hurry.cancelled() => tracing::warn!("stopping in a hurry"),
+            () = tokio::time::sleep(deadline) => tracing::warn!("stopping took too long; ending now"),
+        }
+        // Durable in any case: whatever was acknowledged is on disk already.
+        self.api.edge.router.store().close().await;
+        self.api.accounts.close().await;
+        self.running.cancel();
+    }
+
+    async fn stop_in_order(&self) {
+        let edge = &self.api.edge;
+        self.api.ready.store(false, Ordering::Release);
+        self.accepting.cancel();
+        let window_ms = self.api.settings.shutdown.reconnect_within_ms;
+        edge.hub
+            .for_each(|mailbox| mailbox.signal(|s| s.goaway = Some((0, window_ms))));
+        // Requests under way still need the owners.
+        self.listeners.close();
+        self.listeners.wait().await;
+        edge.router.shutdown().await;
+        edge.hub
+            .for_each(|mailbox| mailbox.signal(|s| s.close = Some(Code::GoingAway)));
+        self.api.sessions.close();
+        self.api.sessions.wait().await;
+    }
+}
+
+fn api_of(settings: &Settings, parts: Parts, tls: bool) -> Result<Api, Failure> {
+    let identity = parts.store.identity();
+    let hub = Hub::new(parts.clock.clone());
+    let router_config = RouterConfig {
+        group_members_max: settings.channels.group_members_max,
+        channel_idle_ms: settings.channels.idle_ms,
+        ..RouterConfig::default()
+    };
+    let cores = router_config.shards;
+    let router = Router::start(router_config, parts.store, hub.clone());
+    let tokens = Tokens::new(
+        &parts.secret,
+        &settings.auth.issuer,
+        &settings.auth.audience,
+    );
+    let gate = Gate::new(tokens, parts.accounts.clone(), parts.clock.clone());
+    let config = Arc::new(SessionConfig {
+        node: settings.node.name.clone(),
+        inbox: InboxIdentity {
+            generation: identity.generation,
+            incarnation: identity.inbox_incarnation,
+        },
+        group_members_max: settings.channels.group_members_max,
+        sends: settings.limits.sends_per_user,
+        frames: settings.limits.frames_per_connection,
+    });
+    let edge = Arc::new(Edge {
+        hub,
+        router,
+        gate,
+        clock: parts.clock,
+        config,
+    });
+    Ok(Api {
+        edge,
+        accounts: parts.accounts,
+        passwords: Passwords::new(cores).map_err(|e| Failure::Other(e.to_string()))?,
+        limiter: Limiter::new(&settings.limits),
+        scheme: match (tls, settings.http.behind_proxy) {
+            (true, _) => Scheme::Https,
+            (false, true) => Scheme::Either,
+            (false, false) => Scheme::Http,
+        },
+        settings: settings.clone(),
+        ready: AtomicBool::new(false),
+        sessions: TaskTracker::new(),
+    })
+}
+
+async fn sweep(api: Arc<Api>, stop: CancellationToken) {
+    let mut turn = tokio::time::interval(SWEEP_EVERY);
+    turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = turn.tick() => {}
+        }
+        api.limiter.sweep();
+        if let Err(error) = api.accounts.purge(api.edge.clock.wall_ms()).await {
+            tracing::error!(%error, "expired rows could not be dropped");
+        }
+        metrics::connections(api.edge.hub.len());
+    }
+}

@@ -1,0 +1,68 @@
+//! The seam between a session and what carries its bytes.
+//!
+//! A transport hands whole-frame chunks in (a chunk never ends inside a frame) and takes whole-frame chunks out. It is
+//! polled by the session's one task: no task and no lock of its own. [`websocket`] is the first one, [`memory`] the one
+//! for tests.
+
+pub mod memory;
+pub mod websocket;
+
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+
+use crate::session::effect::Ending;
+
+/// What came in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Incoming {
+    /// Whole frames.
+    Frames(Bytes),
+    /// A message that holds no frames but costs something: a WebSocket ping or pong.
+    Control,
+    /// Something that the protocol's own framing forbids; close with `bad_frame`.
+    NotFrames(&'static str),
+    /// The connection is over, cleanly or not. Nothing can be written.
+    Gone,
+    /// The carrier's own rules were broken: the connection must be closed by its own status.
+    Breach { status: u16, what: &'static str },
+}
+
+/// The connection is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Gone;
+
+/// How a connection is closed: by one of our codes, or by the carrier's own status.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Closing {
+    Ours(Ending),
+    Breach { status: u16, what: &'static str },
+}
+
+/// See the module.
+pub trait Transport: Send + 'static {
+    /// The next thing that came in.
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Incoming>;
+
+    /// Takes a chunk; only when the last [`Transport::poll_flush`] was ready.
+    fn send(&mut self, cx: &mut Context<'_>, chunk: Bytes) -> Result<(), Gone>;
+
+    /// Ready when everything taken is with the operating system.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>>;
+
+    /// Bytes taken from and given to the operating system so far: progress.
+    fn progress(&self) -> Progress;
+
+    /// The client is authenticated: larger messages may come.
+    fn authenticated(&mut self);
+
+    /// Says why and closes, waiting for the other side as far as the carrier asks for it. The caller sets the deadline.
+    fn poll_close(&mut self, cx: &mut Context<'_>, closing: Closing) -> Poll<()>;
+}
+
+/// See [`Transport::progress`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Progress {
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
+}
