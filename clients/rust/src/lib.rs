@@ -11,3 +11,12 @@
 pub mod core;
 
 pub use conch_wire as wire;
+
+#[cfg(feature = "native")]
+mod native;
+
+#[cfg(feature = "native")]
+pub use native::{
+    Account, Api, ApiError, Channel, Client, ClientBuilder, ClientError, EventStream, Login,
+    Member, Person, SendHandle, SendOutcome, StoreError, TokenError, TokenFuture, TokenProvider,
+};

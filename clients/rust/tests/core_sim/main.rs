@@ -6,7 +6,11 @@
 //! log equals the server's, own sends keep their order and are there once, marks agree.
 //!
 //! `CORE_SIM_SEED=n` runs one seed; `CORE_SIM_RUNS=n` runs so many.
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a failed unwrap is a failed test, and its seed is printed"
+)]
 
 mod device;
 mod server;

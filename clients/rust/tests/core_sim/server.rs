@@ -696,8 +696,8 @@ impl Server {
             .collect();
         match numbers[..] {
             [generation, incarnation, ..]
-                if generation != self.generation.into()
-                    || incarnation != self.incarnation.into() =>
+                if generation != u64::from(self.generation)
+                    || incarnation != u64::from(self.incarnation) =>
             {
                 None
             }

@@ -1,0 +1,185 @@
+//! How a [`Client`] is made.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use conch_wire::frame::PushMode;
+use tokio::sync::{mpsc, watch};
+use url::Url;
+
+use super::client::{Client, ClientError, Shared};
+use super::driver::Driver;
+use super::http::Api;
+use super::login::{OwnTokens, TokenProvider, Tokens};
+use super::socket::Dialer;
+use super::store::Store;
+use super::tls;
+use crate::core::{Config, ConnectionState, Core, StopReason};
+
+/// Calls that wait for the driver; more wait in their callers.
+const REQUESTS_MAX: usize = 256;
+
+/// Settings of a client. Endpoint and data folder are needed; the rest has defaults.
+#[derive(Clone)]
+pub struct ClientBuilder {
+    endpoint: String,
+    data_folder: PathBuf,
+    roots_pem: Vec<Vec<u8>>,
+    tokens: Option<Arc<dyn TokenProvider>>,
+    config: Config,
+}
+
+impl std::fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientBuilder")
+            .field("endpoint", &self.endpoint)
+            .field("data_folder", &self.data_folder)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClientBuilder {
+    /// `endpoint`: `http://…` or `https://…`, as the node prints it. `data_folder`: made if it is not there; one process
+    /// at a time.
+    pub fn new(endpoint: impl Into<String>, data_folder: impl Into<PathBuf>) -> ClientBuilder {
+        ClientBuilder {
+            endpoint: endpoint.into(),
+            data_folder: data_folder.into(),
+            roots_pem: Vec::new(),
+            tokens: None,
+            config: Config::default(),
+        }
+    }
+
+    /// Trusts these certificates too (PEM), besides the system's.
+    pub fn root_certificates(mut self, pem: Vec<u8>) -> ClientBuilder {
+        self.roots_pem.push(pem);
+        self
+    }
+
+    /// Tokens from an identity provider of the application's own, in place of the node's accounts.
+    pub fn token_provider(mut self, tokens: Arc<dyn TokenProvider>) -> ClientBuilder {
+        self.tokens = Some(tokens);
+        self
+    }
+
+    /// Events of all channels (default), or only of opened ones.
+    pub fn push(mut self, push: PushMode) -> ClientBuilder {
+        self.config.push = push;
+        self
+    }
+
+    /// Program and version, for the server's logs; ≤ 64 bytes.
+    pub fn program(mut self, program: impl Into<String>) -> ClientBuilder {
+        self.config.client = program.into();
+        self
+    }
+
+    /// How much of a channel that is new to this device is loaded at once: its newest events, so many. `u32::MAX`: all.
+    pub fn first_sight_events(mut self, events: u32) -> ClientBuilder {
+        self.config.first_sight_events = events;
+        self
+    }
+
+    /// Everything else; see [`Config`]. The seed is drawn from the system whatever it says.
+    pub fn config(mut self, config: Config) -> ClientBuilder {
+        self.config = config;
+        self
+    }
+
+    /// Opens the data folder. Nothing is connected yet: subscribe to events, then [`Client::connect`].
+    pub async fn open(self) -> Result<Client, ClientError> {
+        let base = Url::parse(&self.endpoint)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+            .ok_or(ClientError::Endpoint(self.endpoint))?;
+        let roots = self
+            .roots_pem
+            .iter()
+            .map(|pem| tls::read_pem(pem))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| ClientError::Tls(error.to_string()))?
+            .concat();
+        let tls =
+            tls::client_config(&roots).map_err(|error| ClientError::Tls(error.to_string()))?;
+        let api = Api::new(base.clone(), Arc::clone(&tls), &self.config.client)?;
+        let store = Store::open(&self.data_folder).await?;
+        let loaded = store.load().await?;
+        let people = store.people().await?;
+        let owner = loaded.meta.user;
+        let own_tokens = Tokens::load(api.clone(), store.clone()).await?;
+
+        let tokens = self
+            .tokens
+            .unwrap_or_else(|| Arc::new(OwnTokens(Arc::clone(&own_tokens))));
+        let dialer = Dialer {
+            url: socket_url(base),
+            tls,
+            tokens: Arc::clone(&tokens),
+        };
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).map_err(|_| ClientError::Randomness)?;
+        let config = Config {
+            seed: u64::from_le_bytes(seed),
+            ..self.config
+        };
+        let (requests, requests_receiver) = mpsc::channel(REQUESTS_MAX);
+        let (state, state_receiver) = watch::channel(ConnectionState::Stopped(StopReason::Closed));
+        let core = Core::new(config, loaded);
+        let driver = Driver::new(core, store.clone(), dialer, requests_receiver, state);
+        tokio::spawn(driver.run());
+        Ok(Client::new(Shared {
+            api,
+            store,
+            tokens,
+            own_tokens,
+            requests,
+            state: state_receiver,
+            owner,
+            people: people
+                .into_iter()
+                .map(|person| (person.user, person))
+                .collect::<std::collections::BTreeMap<_, _>>()
+                .into(),
+        }))
+    }
+}
+
+/// Where the WebSocket of an endpoint is.
+fn socket_url(mut base: Url) -> Url {
+    let scheme = if base.scheme() == "https" {
+        "wss"
+    } else {
+        "ws"
+    };
+    // Both pairs are special schemes with a host, between which a URL may change.
+    let changed = base.set_scheme(scheme);
+    debug_assert!(changed.is_ok(), "http(s) to ws(s)");
+    if let Ok(mut segments) = base.path_segments_mut() {
+        segments.pop_if_empty().extend(["v1", "ws"]);
+    }
+    base.set_query(None);
+    base
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    #[test]
+    fn socket_is_beside_the_api() {
+        for (endpoint, socket) in [
+            ("http://127.0.0.1:8080", "ws://127.0.0.1:8080/v1/ws"),
+            ("https://chat.example/", "wss://chat.example/v1/ws"),
+            (
+                "https://chat.example/conch/",
+                "wss://chat.example/conch/v1/ws",
+            ),
+        ] {
+            assert_eq!(socket_url(Url::parse(endpoint).unwrap()).as_str(), socket);
+        }
+    }
+}

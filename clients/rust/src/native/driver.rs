@@ -1,0 +1,464 @@
+//! The task that runs the core: takes inputs, carries out outputs, one batch at a time.
+//!
+//! Whatever is ready is given to the core together; what comes out is carried out in the order that [`Outputs`] asks for:
+//! one durable transaction first, then frames, connections, answers, events. So nothing is sent, answered or given out that
+//! a crash could forget.
+//!
+//! A reader of events that does not keep up holds the connection back (its socket is not read, the server collapses what
+//! piles up), never the application's own calls; nothing is dropped and nothing grows.
+//!
+//! Ends when every [`super::Client`] is gone or one is closed, and when the data folder cannot be written.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use conch_wire::event::SendFlags;
+use conch_wire::{ChannelId, MessageKey};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::client::{ClientError, SendOutcome};
+use super::login::{TokenError, wall_ms};
+use super::socket::{Dialer, Outgoing};
+use super::store::{Store, StoreError};
+use crate::core::{
+    Answer, ChannelInfo, Command, ConnectionState, Core, Event, Input, LinkCommand, Ms, OutboxItem,
+    Outcome, Outputs, Persist, StopReason,
+};
+
+/// Inputs of connections waiting for the driver.
+const INPUTS_MAX: usize = 64;
+/// Inputs and requests taken together before their outputs are carried out.
+const BATCH_MAX: usize = 64;
+/// Events that a reader may be behind before it holds the connection back.
+const EVENTS_MAX: usize = 1_024;
+/// A transaction that fails is tried so often, after these pauses.
+const STORE_PAUSES_MS: [u64; 3] = [50, 500, 2_000];
+/// How long a last GOODBYE may take.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
+
+pub(super) type SendResult = Result<SendOutcome, ClientError>;
+
+/// What an application's call becomes.
+#[derive(Debug)]
+pub(super) enum Request {
+    Start,
+    Hurry,
+    Command(Command),
+    Send {
+        channel: ChannelId,
+        key: MessageKey,
+        kind: u8,
+        flags: SendFlags,
+        tail: Bytes,
+        /// Answered when the message is safe on this device.
+        accepted: oneshot::Sender<Result<oneshot::Receiver<SendResult>, ClientError>>,
+    },
+    LoadOlder {
+        channel: ChannelId,
+        items: u16,
+        done: oneshot::Sender<Outcome>,
+    },
+    Channels {
+        reply: oneshot::Sender<Vec<ChannelInfo>>,
+    },
+    Outbox {
+        reply: oneshot::Sender<Vec<OutboxItem>>,
+    },
+    Subscribe {
+        reply: oneshot::Sender<mpsc::Receiver<Event>>,
+    },
+    Close {
+        done: oneshot::Sender<()>,
+    },
+}
+
+/// A reader of events, and what it has no room for yet.
+#[derive(Debug)]
+struct Reader {
+    sender: mpsc::Sender<Event>,
+    backlog: VecDeque<Event>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    number: u64,
+    outgoing: mpsc::UnboundedSender<Outgoing>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+type Accepted = (
+    oneshot::Sender<Result<oneshot::Receiver<SendResult>, ClientError>>,
+    oneshot::Receiver<SendResult>,
+);
+
+#[derive(Debug)]
+pub(super) struct Driver {
+    core: Core,
+    store: Store,
+    dialer: Dialer,
+    began: Instant,
+    inputs: mpsc::Receiver<Input>,
+    inputs_sender: mpsc::Sender<Input>,
+    requests: mpsc::Receiver<Request>,
+    connection: Option<Connection>,
+    /// Sends that are stored with the next batch.
+    accepted: Vec<Accepted>,
+    sends: BTreeMap<MessageKey, oneshot::Sender<SendResult>>,
+    tickets: BTreeMap<u64, oneshot::Sender<Outcome>>,
+    next_ticket: u64,
+    readers: Vec<Reader>,
+    state: watch::Sender<ConnectionState>,
+    closing: Vec<oneshot::Sender<()>>,
+    ended: bool,
+}
+
+impl Driver {
+    pub(super) fn new(
+        core: Core,
+        store: Store,
+        dialer: Dialer,
+        requests: mpsc::Receiver<Request>,
+        state: watch::Sender<ConnectionState>,
+    ) -> Driver {
+        let (inputs_sender, inputs) = mpsc::channel(INPUTS_MAX);
+        Driver {
+            core,
+            store,
+            dialer,
+            began: Instant::now(),
+            inputs,
+            inputs_sender,
+            requests,
+            connection: None,
+            accepted: Vec::new(),
+            sends: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            next_ticket: 0,
+            readers: Vec::new(),
+            state,
+            closing: Vec::new(),
+            ended: false,
+        }
+    }
+
+    fn now(&self) -> Ms {
+        self.began.elapsed().as_millis() as Ms
+    }
+
+    pub(super) async fn run(mut self) {
+        while !self.ended {
+            self.wait().await;
+            self.take_more();
+            if let Err(error) = self.carry_out().await {
+                tracing::error!(%error, "the data folder cannot be written");
+                self.publish(Event::Connection(ConnectionState::Stopped(
+                    StopReason::Storage,
+                )));
+                break;
+            }
+        }
+        self.finish().await;
+    }
+
+    /// Waits for one thing to do, and gives it to the core.
+    async fn wait(&mut self) {
+        let wake = self
+            .core
+            .wake_at()
+            .map(|at| self.began + Duration::from_millis(at));
+        let held_back = self.readers.iter().any(|reader| !reader.backlog.is_empty());
+        tokio::select! {
+            request = self.requests.recv() => match request {
+                Some(request) => self.on_request(request),
+                None => self.close(),
+            },
+            Some(input) = self.inputs.recv(), if !held_back => self.give(input),
+            () = sleep_until(wake) => self.give(Input::Tick),
+            () = room(&mut self.readers), if held_back => {}
+        }
+    }
+
+    /// What else is ready goes into the same batch.
+    fn take_more(&mut self) {
+        for _ in 0..BATCH_MAX {
+            let Ok(request) = self.requests.try_recv() else {
+                break;
+            };
+            self.on_request(request);
+        }
+        for _ in 0..BATCH_MAX {
+            if self.readers.iter().any(|reader| !reader.backlog.is_empty()) {
+                return;
+            }
+            let Ok(input) = self.inputs.try_recv() else {
+                return;
+            };
+            self.give(input);
+        }
+    }
+
+    fn give(&mut self, input: Input) {
+        self.core.handle(self.now(), input);
+    }
+
+    fn command(&mut self, command: Command) {
+        self.give(Input::Command(command));
+    }
+
+    fn on_request(&mut self, request: Request) {
+        // Whoever asked may have gone: an answer that nobody waits for is none.
+        match request {
+            Request::Start => self.give(Input::Start),
+            Request::Hurry => self.give(Input::Hurry),
+            Request::Command(command) => self.command(command),
+            Request::Send {
+                channel,
+                key,
+                kind,
+                flags,
+                tail,
+                accepted,
+            } => {
+                if !self.core.outbox_room() {
+                    let _ = accepted.send(Err(ClientError::OutboxFull));
+                    return;
+                }
+                let (sender, receiver) = oneshot::channel();
+                self.sends.insert(key, sender);
+                self.accepted.push((accepted, receiver));
+                self.command(Command::Send {
+                    channel,
+                    key,
+                    kind,
+                    flags,
+                    tail,
+                    created_ms: wall_ms(),
+                });
+            }
+            Request::LoadOlder {
+                channel,
+                items,
+                done,
+            } => {
+                self.next_ticket += 1;
+                let ticket = self.next_ticket;
+                self.tickets.insert(ticket, done);
+                self.command(Command::LoadOlder {
+                    ticket,
+                    channel,
+                    items,
+                });
+            }
+            Request::Channels { reply } => {
+                let _ = reply.send(self.core.channels());
+            }
+            Request::Outbox { reply } => {
+                let _ = reply.send(self.core.outbox());
+            }
+            Request::Subscribe { reply } => {
+                let (sender, receiver) = mpsc::channel(EVENTS_MAX);
+                if reply.send(receiver).is_ok() {
+                    self.readers.push(Reader {
+                        sender,
+                        backlog: VecDeque::new(),
+                    });
+                }
+            }
+            Request::Close { done } => {
+                self.closing.push(done);
+                self.close();
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        self.command(Command::Stop);
+        self.ended = true;
+    }
+
+    async fn carry_out(&mut self) -> Result<(), StoreError> {
+        let Outputs {
+            persist,
+            frames,
+            link,
+            answers,
+            events,
+        } = self.core.take_outputs();
+        self.persist(&persist).await?;
+        for (accepted, handle) in self.accepted.drain(..) {
+            let _ = accepted.send(Ok(handle));
+        }
+        if let Some(connection) = &self.connection {
+            for bytes in frames {
+                let _ = connection.outgoing.send(Outgoing::Message(bytes));
+            }
+        }
+        for command in link {
+            self.on_link(command);
+        }
+        for Answer { ticket, outcome } in answers {
+            if let Some(done) = self.tickets.remove(&ticket) {
+                let _ = done.send(outcome);
+            }
+        }
+        for event in events {
+            self.publish(event);
+        }
+        Ok(())
+    }
+
+    async fn persist(&self, steps: &[Persist]) -> Result<(), StoreError> {
+        if steps.is_empty() {
+            return Ok(());
+        }
+        for pause_ms in STORE_PAUSES_MS {
+            match self.store.apply(steps).await {
+                Ok(()) => return Ok(()),
+                Err(error) => tracing::warn!(%error, "a batch could not be stored; trying again"),
+            }
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        }
+        self.store.apply(steps).await
+    }
+
+    fn on_link(&mut self, command: LinkCommand) {
+        match command {
+            LinkCommand::Connect {
+                connection: number,
+                refresh_token,
+            } => {
+                let (outgoing, receiver) = mpsc::unbounded_channel();
+                let inputs = self.inputs_sender.clone();
+                let dialer = self.dialer.clone();
+                let task = tokio::spawn(dialer.run(number, refresh_token, inputs, receiver));
+                self.connection = Some(Connection {
+                    number,
+                    outgoing,
+                    task,
+                });
+            }
+            LinkCommand::Close {
+                connection: number,
+                code,
+                what,
+            } => {
+                tracing::debug!(%code, what, "closing the connection");
+                if let Some(connection) = &self.connection
+                    && connection.number == number
+                {
+                    let _ = connection.outgoing.send(Outgoing::Close(code));
+                }
+            }
+            LinkCommand::RefreshToken { connection } => {
+                let tokens = self.dialer.tokens.token(true);
+                let inputs = self.inputs_sender.clone();
+                tokio::spawn(async move {
+                    let input = match tokens.await {
+                        Ok(token) => Input::TokenRefreshed { connection, token },
+                        Err(TokenError::Rejected(_)) => Input::TokenRejected { connection },
+                        // The connection lives on; it is asked again when the server closes it for its token.
+                        Err(TokenError::Unavailable(_)) => return,
+                    };
+                    let _ = inputs.send(input).await;
+                });
+            }
+        }
+    }
+
+    fn publish(&mut self, event: Event) {
+        match &event {
+            Event::SendStored {
+                key, seq, time_ms, ..
+            } => self.resolve(
+                *key,
+                SendOutcome::Stored {
+                    seq: *seq,
+                    time_ms: *time_ms,
+                },
+            ),
+            Event::SendRefused { key, code, .. } => {
+                self.resolve(*key, SendOutcome::Refused { code: *code });
+            }
+            Event::Connection(state) => {
+                self.state.send_replace(*state);
+            }
+            _ => {}
+        }
+        self.readers.retain_mut(|reader| reader.put(event.clone()));
+    }
+
+    fn resolve(&mut self, key: MessageKey, outcome: SendOutcome) {
+        if let Some(waiting) = self.sends.remove(&key) {
+            let _ = waiting.send(Ok(outcome));
+        }
+    }
+
+    async fn finish(mut self) {
+        if let Some(connection) = self.connection.take() {
+            let _ = connection
+                .outgoing
+                .send(Outgoing::Close(conch_wire::Code::GoingAway));
+            // The task waits for room in a queue that nobody reads any more.
+            self.inputs.close();
+            let abort = connection.task.abort_handle();
+            if tokio::time::timeout(GOODBYE_MAX, connection.task)
+                .await
+                .is_err()
+            {
+                abort.abort();
+            }
+        }
+        self.store.close().await;
+        for done in self.closing.drain(..) {
+            let _ = done.send(());
+        }
+    }
+}
+
+impl Reader {
+    /// False when nobody reads any more.
+    fn put(&mut self, event: Event) -> bool {
+        if !self.backlog.is_empty() {
+            self.backlog.push_back(event);
+            return !self.sender.is_closed();
+        }
+        match self.sender.try_send(event) {
+            Ok(()) => true,
+            Err(mpsc::error::TrySendError::Full(event)) => {
+                self.backlog.push_back(event);
+                true
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        }
+    }
+}
+
+/// Moves what waits to a reader that has room again; drops readers that are gone.
+async fn room(readers: &mut Vec<Reader>) {
+    let Some(at) = readers.iter().position(|it| !it.backlog.is_empty()) else {
+        return;
+    };
+    let reader = &mut readers[at];
+    let Ok(permit) = reader.sender.reserve().await else {
+        readers.remove(at);
+        return;
+    };
+    if let Some(event) = reader.backlog.pop_front() {
+        permit.send(event);
+    }
+    while let Some(event) = reader.backlog.pop_front() {
+        if let Err(error) = reader.sender.try_send(event) {
+            reader.backlog.push_front(error.into_inner());
+            return;
+        }
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,494 @@
+//! The HTTP API of a node: accounts, people, channels and their members. See `docs/http.md`.
+//!
+//! One method per route, owned types in and out. Refusals carry the problem's stable `code`; a request that could not be
+//! made at all is [`ApiError::Network`], and whether it was carried out is then not known.
+
+use std::time::Duration;
+
+use conch_wire::event::ChannelKind;
+use conch_wire::{ChannelId, DeviceId, MemberRole, MessageKey, Seq, UserId};
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use url::Url;
+
+/// A node answers within 10 s or not at all.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// Why a request has no answer.
+#[derive(Debug, Error)]
+pub enum ApiError {
+    /// The node refuses. `code` is stable (`docs/http.md`); `detail` is for people.
+    #[error("{detail} ({code})")]
+    Refused {
+        status: u16,
+        code: String,
+        detail: String,
+        /// 0: no advice.
+        retry_after_ms: u32,
+    },
+    /// The node cannot be reached, or its answer was lost.
+    #[error("the server cannot be reached: {0}")]
+    Network(String),
+    /// The answer is not one of this API.
+    #[error("the server's answer makes no sense: {0}")]
+    Answer(String),
+    /// Nobody is logged in.
+    #[error("not logged in")]
+    LoggedOut,
+}
+
+impl ApiError {
+    /// Whether it is this refusal.
+    pub fn is(&self, wanted: &str) -> bool {
+        matches!(self, ApiError::Refused { code, .. } if code == wanted)
+    }
+
+    /// Whether the same request may succeed later without anybody changing anything.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            ApiError::Network(_) | ApiError::Answer(_) => true,
+            ApiError::Refused { status, .. } => *status >= 500 || *status == 429,
+            ApiError::LoggedOut => false,
+        }
+    }
+}
+
+/// A person, as everybody may see them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Person {
+    pub user: UserId,
+    pub handle: String,
+    pub display_name: String,
+}
+
+/// What sign-up, log-in and refresh answer.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login {
+    pub person: Person,
+    pub device: DeviceId,
+    pub access_token: String,
+    pub expires_in_ms: u64,
+    pub refresh_token: String,
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Tokens do not go into logs.
+        f.debug_struct("Login")
+            .field("person", &self.person)
+            .field("device", &self.device)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A channel as the caller sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Channel {
+    pub channel: ChannelId,
+    pub kind: ChannelKind,
+    pub title: String,
+    pub peer: Option<UserId>,
+    pub role: MemberRole,
+    pub members: u32,
+    pub first_seq: Seq,
+    pub left_seq: Option<Seq>,
+    pub head_seq: Seq,
+    pub unread: u32,
+}
+
+/// A member of a channel.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    pub person: Person,
+    pub role: MemberRole,
+    pub joined_seq: Seq,
+}
+
+/// The HTTP API of one node, without a memory: tokens are passed in.
+#[derive(Clone, Debug)]
+pub struct Api {
+    base: Url,
+    http: reqwest::Client,
+}
+
+#[derive(Deserialize)]
+struct ProblemJson {
+    code: String,
+    #[serde(default)]
+    detail: String,
+    #[serde(default)]
+    retry_after_ms: u32,
+}
+
+#[derive(Deserialize)]
+struct LoginJson {
+    #[serde(flatten)]
+    person: PersonJson,
+    device_id: String,
+    access_token: String,
+    expires_in_ms: u64,
+    refresh_token: String,
+}
+
+#[derive(Deserialize)]
+struct PersonJson {
+    user_id: String,
+    handle: String,
+    display_name: String,
+}
+
+#[derive(Deserialize)]
+struct PeopleJson {
+    users: Vec<PersonJson>,
+}
+
+#[derive(Deserialize)]
+struct ChannelJson {
+    channel_id: String,
+    kind: String,
+    #[serde(default)]
+    title: String,
+    peer_id: Option<String>,
+    role: String,
+    members: u32,
+    first_seq: Seq,
+    left_seq: Option<Seq>,
+    head_seq: Seq,
+    unread: u32,
+}
+
+#[derive(Deserialize)]
+struct MemberJson {
+    #[serde(flatten)]
+    person: PersonJson,
+    role: String,
+    joined_seq: Seq,
+}
+
+#[derive(Deserialize)]
+struct MembersJson {
+    members: Vec<MemberJson>,
+}
+
+#[derive(Serialize)]
+struct Credentials<'a> {
+    handle: &'a str,
+    password: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    display_name: Option<&'a str>,
+    device_name: &'a str,
+    platform: &'a str,
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> Result<T, ApiError> {
+    text.parse()
+        .map_err(|_| ApiError::Answer("an id is not a number".to_owned()))
+}
+
+fn role(text: &str) -> MemberRole {
+    match text {
+        "owner" => MemberRole::Owner,
+        "admin" => MemberRole::Admin,
+        _ => MemberRole::Member,
+    }
+}
+
+impl TryFrom<PersonJson> for Person {
+    type Error = ApiError;
+
+    fn try_from(json: PersonJson) -> Result<Person, ApiError> {
+        Ok(Person {
+            user: number(&json.user_id)?,
+            handle: json.handle,
+            display_name: json.display_name,
+        })
+    }
+}
+
+impl TryFrom<LoginJson> for Login {
+    type Error = ApiError;
+
+    fn try_from(json: LoginJson) -> Result<Login, ApiError> {
+        Ok(Login {
+            person: json.person.try_into()?,
+            device: number(&json.device_id)?,
+            access_token: json.access_token,
+            expires_in_ms: json.expires_in_ms,
+            refresh_token: json.refresh_token,
+        })
+    }
+}
+
+impl TryFrom<ChannelJson> for Channel {
+    type Error = ApiError;
+
+    fn try_from(json: ChannelJson) -> Result<Channel, ApiError> {
+        Ok(Channel {
+            channel: number(&json.channel_id)?,
+            kind: match json.kind.as_str() {
+                "direct" => ChannelKind::Direct,
+                "self" => ChannelKind::SelfLog,
+                _ => ChannelKind::Group,
+            },
+            title: json.title,
+            peer: json.peer_id.as_deref().map(number).transpose()?,
+            role: role(&json.role),
+            members: json.members,
+            first_seq: json.first_seq,
+            left_seq: json.left_seq,
+            head_seq: json.head_seq,
+            unread: json.unread,
+        })
+    }
+}
+
+impl TryFrom<MemberJson> for Member {
+    type Error = ApiError;
+
+    fn try_from(json: MemberJson) -> Result<Member, ApiError> {
+        Ok(Member {
+            person: json.person.try_into()?,
+            role: role(&json.role),
+            joined_seq: json.joined_seq,
+        })
+    }
+}
+
+impl Api {
+    pub(super) fn new(
+        base: Url,
+        tls: std::sync::Arc<rustls::ClientConfig>,
+        client: &str,
+    ) -> Result<Api, ApiError> {
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured((*tls).clone())
+            .user_agent(client)
+            .timeout(ANSWER_MAX)
+            .connect_timeout(CONNECT_MAX)
+            .build()
+            .map_err(|error| ApiError::Network(error.to_string()))?;
+        Ok(Api { base, http })
+    }
+
+    fn request(&self, method: Method, path: &[&str], token: Option<&str>) -> RequestBuilder {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().push("v1").extend(path);
+        }
+        let request = self.http.request(method, url);
+        match token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    async fn answer(&self, request: RequestBuilder) -> Result<Vec<u8>, ApiError> {
+        let network = |error: reqwest::Error| ApiError::Network(innermost(&error));
+        let answer = request.send().await.map_err(network)?;
+        let status = answer.status();
+        let body = answer.bytes().await.map_err(network)?;
+        if status.is_success() {
+            return Ok(body.to_vec());
+        }
+        Err(refusal(status, &body))
+    }
+
+    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ApiError> {
+        let body = self.answer(request).await?;
+        serde_json::from_slice(&body).map_err(|error| ApiError::Answer(error.to_string()))
+    }
+
+    /// Makes an account, with this device as its first.
+    pub async fn sign_up(
+        &self,
+        handle: &str,
+        password: &str,
+        display_name: Option<&str>,
+        device_name: &str,
+    ) -> Result<Login, ApiError> {
+        let credentials = Credentials {
+            handle,
+            password,
+            display_name,
+            device_name,
+            platform: std::env::consts::OS,
+        };
+        let request = self.request(Method::POST, &["accounts"], None);
+        let login: LoginJson = self.json(request.json(&credentials)).await?;
+        login.try_into()
+    }
+
+    /// A new device of an account.
+    pub async fn log_in(
+        &self,
+        handle: &str,
+        password: &str,
+        device_name: &str,
+    ) -> Result<Login, ApiError> {
+        let credentials = Credentials {
+            handle,
+            password,
+            display_name: None,
+            device_name,
+            platform: std::env::consts::OS,
+        };
+        let request = self.request(Method::POST, &["sessions"], None);
+        let login: LoginJson = self.json(request.json(&credentials)).await?;
+        login.try_into()
+    }
+
+    /// The next pair of tokens. The old refresh token is used up; one request at a time.
+    pub async fn refresh(&self, refresh_token: &str) -> Result<Login, ApiError> {
+        let body = serde_json::json!({ "refresh_token": refresh_token });
+        let request = self.request(Method::POST, &["tokens", "refresh"], None);
+        let login: LoginJson = self.json(request.json(&body)).await?;
+        login.try_into()
+    }
+
+    /// Logs the token's device out, for good.
+    pub async fn log_out(&self, token: &str) -> Result<(), ApiError> {
+        let request = self.request(Method::POST, &["sessions", "logout"], Some(token));
+        self.answer(request).await.map(drop)
+    }
+
+    pub async fn me(&self, token: &str) -> Result<Person, ApiError> {
+        let request = self.request(Method::GET, &["me"], Some(token));
+        self.json::<PersonJson>(request).await?.try_into()
+    }
+
+    pub async fn user_by_handle(&self, token: &str, handle: &str) -> Result<Person, ApiError> {
+        let request = self.request(Method::GET, &["users", "by-handle", handle], Some(token));
+        self.json::<PersonJson>(request).await?.try_into()
+    }
+
+    /// Up to 100; ids that nobody has are left out.
+    pub async fn users(&self, token: &str, ids: &[UserId]) -> Result<Vec<Person>, ApiError> {
+        let ids: Vec<_> = ids.iter().map(UserId::to_string).collect();
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(["v1", "users"]);
+        }
+        url.set_query(Some(&format!("ids={}", ids.join(","))));
+        let request = self.http.get(url).bearer_auth(token);
+        let people: PeopleJson = self.json(request).await?;
+        people.users.into_iter().map(Person::try_from).collect()
+    }
+
+    /// The one channel with this person, made if there is none; with oneself, one's own log.
+    pub async fn direct(&self, token: &str, user: UserId) -> Result<Channel, ApiError> {
+        let body = serde_json::json!({ "user_id": user.to_string() });
+        let request = self.request(Method::POST, &["channels", "direct"], Some(token));
+        self.json::<ChannelJson>(request.json(&body))
+            .await?
+            .try_into()
+    }
+
+    /// Makes a group; the same `key` makes one group however often it is asked for.
+    pub async fn create_group(
+        &self,
+        token: &str,
+        key: MessageKey,
+        title: &str,
+        members: &[UserId],
+    ) -> Result<Channel, ApiError> {
+        let request = self
+            .request(Method::POST, &["channels"], Some(token))
+            .header("idempotency-key", hex(&key.0))
+            .json(&serde_json::json!({ "title": title, "members": texts(members) }));
+        self.json::<ChannelJson>(request).await?.try_into()
+    }
+
+    pub async fn channel(&self, token: &str, channel: ChannelId) -> Result<Channel, ApiError> {
+        let request = self.request(
+            Method::GET,
+            &["channels", &channel.to_string()],
+            Some(token),
+        );
+        self.json::<ChannelJson>(request).await?.try_into()
+    }
+
+    pub async fn rename(
+        &self,
+        token: &str,
+        channel: ChannelId,
+        title: &str,
+    ) -> Result<Channel, ApiError> {
+        let request = self
+            .request(
+                Method::PATCH,
+                &["channels", &channel.to_string()],
+                Some(token),
+            )
+            .json(&serde_json::json!({ "title": title }));
+        self.json::<ChannelJson>(request).await?.try_into()
+    }
+
+    pub async fn members(&self, token: &str, channel: ChannelId) -> Result<Vec<Member>, ApiError> {
+        let path = ["channels", &channel.to_string(), "members"];
+        let request = self.request(Method::GET, &path, Some(token));
+        let members: MembersJson = self.json(request).await?;
+        members.members.into_iter().map(Member::try_from).collect()
+    }
+
+    pub async fn add_members(
+        &self,
+        token: &str,
+        channel: ChannelId,
+        users: &[UserId],
+    ) -> Result<Channel, ApiError> {
+        let path = ["channels", &channel.to_string(), "members"];
+        let request = self
+            .request(Method::POST, &path, Some(token))
+            .json(&serde_json::json!({ "members": texts(users) }));
+        self.json::<ChannelJson>(request).await?.try_into()
+    }
+
+    /// Removes somebody; with one's own id: leaves.
+    pub async fn remove_member(
+        &self,
+        token: &str,
+        channel: ChannelId,
+        user: UserId,
+    ) -> Result<(), ApiError> {
+        let path = [
+            "channels",
+            &channel.to_string(),
+            "members",
+            &user.to_string(),
+        ];
+        let request = self.request(Method::DELETE, &path, Some(token));
+        self.answer(request).await.map(drop)
+    }
+}
+
+fn texts(users: &[UserId]) -> Vec<String> {
+    users.iter().map(UserId::to_string).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn refusal(status: StatusCode, body: &[u8]) -> ApiError {
+    match serde_json::from_slice::<ProblemJson>(body) {
+        Ok(problem) => ApiError::Refused {
+            status: status.as_u16(),
+            code: problem.code,
+            detail: problem.detail,
+            retry_after_ms: problem.retry_after_ms,
+        },
+        Err(_) => ApiError::Answer(format!("status {status}")),
+    }
+}
+
+/// What really went wrong: libraries wrap it several times, and may name a URL.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut inner = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    inner.to_string()
+}
