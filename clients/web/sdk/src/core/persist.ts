@@ -1,0 +1,86 @@
+/**
+ * What the core remembers between runs, as rows and as steps that change them.
+ *
+ * The caller stores all steps of one {@link Outputs} in one durable transaction, in order, before it carries out anything
+ * else of them. That is the whole contract: no send leaves before its outbox row is safe, no event is given out and no sync
+ * token moves without the rows that remember it. Rows are plain objects that IndexedDB stores as they are.
+ */
+
+import type { ChannelKind, Id, LogEvent, MemberRole, MessageKey } from "../wire/values.js";
+import type { MarksRow } from "./marks.js";
+import type { OutboxItem } from "./outbox.js";
+
+/** What is known beyond channels. */
+export interface Meta {
+  /** Whose this is; null before the first WELCOME. */
+  user: Id | null;
+  /** The node's store generation that channels and messages belong to; 0: none yet. */
+  generation: number;
+  /** The last session, which the next one replaces. */
+  session: Id | null;
+  syncToken: Uint8Array;
+  /**
+   * A full listing of channels. Which are ours is known only at its end, and a channel that was touched while it ran may be on
+   * none of its pages; so one more sync (`check`) follows before channels that were not mentioned are taken for gone.
+   */
+  listing: { round: number; phase: "none" | "pages" | "check" };
+}
+
+export interface ChannelRow {
+  channel: Id;
+  kind: ChannelKind;
+  title: string;
+  peer: Id | null;
+  role: MemberRole;
+  firstSeq: number;
+  leftSeq: number | null;
+  /** `base … have` is stored without a hole. */
+  base: number;
+  have: number;
+  /** Above `have`: a gap that is still to be fetched. */
+  head: number;
+  marks: MarksRow;
+  /** Title and membership are as of this seq. */
+  informedSeq: number;
+  /** The listing's round that mentioned it last. */
+  listed: number;
+  used: number;
+}
+
+/** An event of a channel, with the key if this device sent it. */
+export interface MessageRow {
+  channel: Id;
+  event: LogEvent;
+  key: MessageKey | null;
+}
+
+/** One step of a transaction. */
+export type Persist =
+  | { put: "meta"; meta: Meta }
+  | { put: "channel"; row: ChannelRow }
+  /** A seq that is there already may be left as it is. */
+  | { put: "message"; row: MessageRow }
+  | { put: "outbox"; item: OutboxItem }
+  /** With its messages. */
+  | { remove: "channel"; channel: Id }
+  /** All messages of a channel go; the channel stays. */
+  | { remove: "messages"; channel: Id }
+  | { remove: "outbox"; id: number }
+  /** All channels and messages go; the outbox stays. */
+  | { remove: "everything-received" };
+
+/** What was stored when the program last ended. */
+export interface Loaded {
+  meta: Meta;
+  channels: ChannelRow[];
+  /** In the order of their ids. */
+  outbox: OutboxItem[];
+}
+
+export const emptyMeta = (): Meta => ({
+  user: null,
+  generation: 0,
+  session: null,
+  syncToken: new Uint8Array(),
+  listing: { round: 0, phase: "none" },
+});

@@ -1,0 +1,78 @@
+/**
+ * Events into the order of their channel, and out to storage and application.
+ *
+ * Whatever an event came by, it goes through `place`: the log says what is next, the own-author hold says what must wait, and
+ * what leaves is stored and given out in the same breath.
+ */
+
+import { TABLE, type Ack, type Id } from "../wire/values.js";
+import type { Ms } from "./backoff.js";
+import type { Core } from "./core.js";
+import { readMessage } from "./event.js";
+import type { OutboxItem, Settled } from "./outbox.js";
+
+/**
+ * How long a hole may stay before it is fetched, when what fills it is probably on its way: an ack may overtake the delivery
+ * below it, and a cursor's gap is streamed.
+ */
+const GAP_GRACE_MS = 400;
+
+/** Gives out what is next in a channel, as far as there is something. */
+export function place(core: Core, now: Ms, id: Id): void {
+  const channel = core.known.get(id);
+  if (!channel) return;
+  const me = core.meta.user;
+  const ready = channel.log.takeReady(
+    ({ event, key, attempts }) => event.author === me && key === null && core.outbox.holds(id, attempts),
+  );
+  if (ready.length > 0) {
+    core.used += 1;
+    channel.used = core.used;
+    channel.gapDue = null;
+    core.changed.add(id);
+  }
+  for (const { event, key } of ready) {
+    channel.onPlaced(event, me);
+    core.out.events.push({ is: "message", message: readMessage(id, event, key) });
+    core.out.persist.push({ put: "message", row: { channel: id, event, key } });
+  }
+  noteGap(core, now + GAP_GRACE_MS, id);
+}
+
+/** A hole that the channel may have is to be fetched at `at`. */
+export function noteGap(core: Core, at: Ms, id: Id): void {
+  const channel = core.known.get(id);
+  if (!channel) return;
+  if (channel.shown || core.config.push === "all") channel.gapAt(at);
+  if (channel.gapDue !== null) core.gaps.add(id);
+  else core.gaps.delete(id);
+}
+
+/** What lies below `first` is not for us: the log goes on there. */
+export function skipTo(core: Core, id: Id, first: number): void {
+  const skipped = core.known.get(id)?.log.skipTo(first);
+  if (!skipped) return;
+  core.changed.add(id);
+  core.out.persist.push({ remove: "messages", channel: id });
+  core.out.events.push({ is: "skipped", channel: id, from: skipped[0], to: skipped[1] });
+}
+
+/** A send has come to its end. */
+export function onSettled(core: Core, now: Ms, settled: Settled): void {
+  const { item } = settled;
+  core.out.persist.push({ remove: "outbox", id: item.id });
+  if ("ack" in settled) return onStored(core, now, item, settled.ack);
+  core.out.events.push({ is: "send-refused", channel: item.channel, key: item.key, code: settled.code });
+  place(core, now, item.channel);
+}
+
+/** The session that sent a message gets its ack in place of the event: we know the content, and put it there. */
+function onStored(core: Core, now: Ms, { channel: id, key, kind, flags, tail }: OutboxItem, { seq, timeMs }: Ack): void {
+  core.out.events.push({ is: "send-stored", channel: id, key, seq, timeMs });
+  const channel = core.known.get(id);
+  const author = core.meta.user;
+  if (!channel || author === null) return;
+  channel.log.arrive({ event: { author, seq, timeMs, kind, flags: flags & TABLE, tail }, key, attempts: 0 });
+  core.changed.add(id);
+  place(core, now, id);
+}
