@@ -1,4 +1,4 @@
-//! Code from the schema: `wire/schema/conch.fbs` → `wire/src/generated`, committed.
+//! Code from the schema: `wire/schema/conch.fbs` → `wire/src/generated` and `clients/web/sdk/src/generated`, committed.
 //!
 //! The compiler is built from the pinned source that `tools/flatc/Cargo.toml` names, once per target folder (about half a
 //! minute; cmake and ninja must be there), because the output of flatc belongs to one exact version of the `flatbuffers`
@@ -18,27 +18,49 @@ use crate::workspace::{self, run};
 const FLATC_VERSION: &str = "flatc version 25.12.19";
 const SCHEMA: &str = "wire/schema/conch.fbs";
 const RELEASED: &str = "wire/schema/released";
-const GENERATED: &str = "wire/src/generated";
+
+/// A language that the schema is compiled to.
+struct Target {
+    /// Of the generated code; nothing else lies there.
+    folder: &'static str,
+    options: &'static [&'static str],
+}
+
+const TARGETS: &[Target] = &[
+    Target {
+        folder: "wire/src/generated",
+        options: &["--rust", "--rust-module-root-file"],
+    },
+    Target {
+        folder: "clients/web/sdk/src/generated",
+        options: &["--ts"],
+    },
+];
 
 /// Replaces the committed code.
 pub fn generate(root: &Path) -> Result<()> {
-    let made = make(root)?;
-    let committed = root.join(GENERATED);
-    if committed.exists() {
-        fs::remove_dir_all(&committed)?;
-    }
-    for file in workspace::files(&made)? {
-        let to = committed.join(&file);
-        fs::create_dir_all(to.parent().expect("a file lies in a folder"))?;
-        fs::copy(made.join(&file), to)?;
+    for target in TARGETS {
+        let made = make(root, target)?;
+        let committed = root.join(target.folder);
+        if committed.exists() {
+            fs::remove_dir_all(&committed)?;
+        }
+        for file in workspace::files(&made)? {
+            let to = committed.join(&file);
+            fs::create_dir_all(to.parent().expect("a file lies in a folder"))?;
+            fs::copy(made.join(&file), to)?;
+        }
     }
     Ok(())
 }
 
 /// What differs between the committed code and what the schema makes, and between the schema and its releases.
 pub fn check(root: &Path) -> Result<Vec<String>> {
-    let made = make(root)?;
-    let mut findings = difference(&made, &root.join(GENERATED))?;
+    let mut findings = Vec::new();
+    for target in TARGETS {
+        let made = make(root, target)?;
+        findings.extend(difference(&made, root, target.folder)?);
+    }
     let released = root.join(RELEASED);
     if released.exists() {
         let flatc = flatc(root)?;
@@ -58,7 +80,8 @@ pub fn check(root: &Path) -> Result<Vec<String>> {
 }
 
 /// Files that are missing, superfluous or different.
-fn difference(made: &Path, committed: &Path) -> Result<Vec<String>> {
+fn difference(made: &Path, root: &Path, folder: &str) -> Result<Vec<String>> {
+    let committed = &root.join(folder);
     let in_made = workspace::files(made)?;
     let in_committed = if committed.exists() {
         workspace::files(committed)?
@@ -70,7 +93,7 @@ fn difference(made: &Path, committed: &Path) -> Result<Vec<String>> {
     for file in all {
         if fs::read(made.join(file)).ok() != fs::read(committed.join(file)).ok() {
             findings.push(format!(
-                "{GENERATED}/{} is not what {SCHEMA} makes: run `cargo xtask gen`",
+                "{folder}/{} is not what {SCHEMA} makes: run `cargo xtask gen`",
                 file.display()
             ));
         }
@@ -79,7 +102,7 @@ fn difference(made: &Path, committed: &Path) -> Result<Vec<String>> {
 }
 
 /// Generates into a fresh folder and returns it.
-fn make(root: &Path) -> Result<PathBuf> {
+fn make(root: &Path, target: &Target) -> Result<PathBuf> {
     let flatc = flatc(root)?;
     let out = build_folder(root)?.join("out");
     if out.exists() {
@@ -87,7 +110,8 @@ fn make(root: &Path) -> Result<PathBuf> {
     }
     fs::create_dir_all(&out)?;
     run(Command::new(flatc)
-        .args(["--rust", "--rust-module-root-file", "-o"])
+        .args(target.options)
+        .arg("-o")
         .arg(&out)
         .arg(root.join(SCHEMA)))?;
     Ok(out)
@@ -172,7 +196,7 @@ mod tests {
             fs::create_dir_all(side).unwrap();
             fs::write(side.join(name), text).unwrap();
         }
-        let findings = difference(&made, &committed).unwrap();
+        let findings = difference(&made, folder.path(), "committed").unwrap();
         assert_eq!(findings.len(), 3, "{findings:?}");
         for (finding, name) in findings.iter().zip(["changed", "missing", "superfluous"]) {
             assert!(finding.contains(name), "{finding}");

@@ -14,6 +14,7 @@ use serde::Deserialize;
 const SKIPPED: &[&str] = &[
     "target",
     "node_modules",
+    "dist",
     "corpus",
     "artifacts",
     "coverage",

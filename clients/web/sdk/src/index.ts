@@ -1,1 +1,13 @@
-export * from "./core/core.js";
+/** `@conch/sdk`: Conch in a browser. Start with {@link Session} and {@link Client}. */
+
+export { Api, ApiError, type Channel, type ChannelMember, type Device, type Person, type Tokens, type TokenSource } from "./browser/api.js";
+export { Client, type ClientEvent, type ClientOptions, type Pending } from "./browser/client.js";
+export { Session, type TokenStore, localTokenStore } from "./browser/session.js";
+export { type Timer, plainTimer, workerTimer } from "./browser/timer.js";
+export { Core, type Command, type Config, type Input, defaultConfig } from "./core/core.js";
+export type { ChannelInfo, ConnectionState, Content, Message, StopReason } from "./core/event.js";
+export type { LinkCommand, Outcome, Outputs } from "./core/out.js";
+export type { OutboxItem } from "./core/outbox.js";
+export type { ChannelRow, Loaded, MessageRow, Meta, Persist } from "./core/persist.js";
+export { Code } from "./wire/codes.js";
+export type { ChannelKind, Id, Member, MemberRole, MessageKey } from "./wire/values.js";

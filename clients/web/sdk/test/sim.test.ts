@@ -15,7 +15,7 @@ import { text } from "./codec.js";
 import { SimServer } from "./sim-server.js";
 
 const ME = "10";
-const SEEDS = Number(process.env["SIM_SEEDS"] ?? 150);
+const SEEDS = Number(process.env["SIM_SEEDS"] ?? 120);
 const FIRST_SEED = Number(process.env["SIM_SEED"] ?? 1);
 
 class Disk {

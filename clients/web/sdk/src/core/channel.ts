@@ -29,7 +29,9 @@ export class Channel {
   fetching = false;
   fetchBackoff = new Backoff(RETRY_BASE_MS, RETRY_CAP_MS);
   readDue: Ms = 0;
-  readAsked = false;
+  /** The mark that the node was told on this connection; 0: none. A READ that moves nothing there is not answered. */
+  readAsked = 0;
+  readRequest = 0;
   readBackoff = new Backoff(RETRY_BASE_MS, RETRY_CAP_MS);
 
   private constructor(
@@ -158,7 +160,8 @@ export class Channel {
   onDisconnected(): void {
     this.gapDue = null;
     this.fetching = false;
-    this.readAsked = false;
+    this.readAsked = 0;
+    this.readRequest = 0;
     this.readDue = 0;
   }
 }

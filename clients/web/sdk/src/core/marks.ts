@@ -62,6 +62,7 @@ export class Marks implements MarksRow {
     if (isMessage && isOwn && seq > this.readSeq) {
       this.readSeq = seq;
       this.readOrdinal = this.headOrdinal;
+      if (this.wanted <= seq) this.wanted = 0;
     }
   }
 

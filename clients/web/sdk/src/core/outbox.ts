@@ -48,6 +48,8 @@ class Lane {
   waiting: Waiting[] = [];
   /** Items of the frame in flight: the first of `waiting`. */
   inFlight = 0;
+  /** The attempt that this frame is. */
+  attempt = 0;
   notBefore: Ms = 0;
   backoff = new Backoff(RETRY_BASE_MS, RETRY_CAP_MS);
   /** Halved by every refusal for rate, so that a burst above the node's bucket gets through; grows with every ack. */
@@ -180,6 +182,7 @@ export class Outbox {
       return { item: waiting.item, flags };
     });
     lane.inFlight = count;
+    lane.attempt = this.attempts;
     this.framesInFlight += 1;
     // The next round begins with the others, so that one busy channel does not starve them.
     this.lanes.delete(channel);
@@ -215,7 +218,10 @@ export class Outbox {
       lane.notBefore = Infinity;
       return { is: "reconnect" };
     }
-    if (error.code !== Code.outcomeUnknown) for (const it of lane.waiting.slice(0, count)) it.attempt = null;
+    if (error.code !== Code.outcomeUnknown) {
+      // Certain for this attempt: what an earlier one may have stored is as unknown as before.
+      for (const it of lane.waiting.slice(0, count)) if (it.attempt === lane.attempt) it.attempt = null;
+    }
     if (error.code === Code.badAlias) return { is: "reopen" };
     if (advice === "retry-here") {
       if (error.code === Code.rateLimited) {

@@ -144,7 +144,6 @@ export function onChannelHead(core: Core, now: Ms, head: ChannelHead): void {
   channel.marks.onHead(head);
   channel.log.noteHead(head.headSeq);
   channel.listed = core.meta.listing.round;
-  channel.readAsked &&= channel.marks.wanted > 0;
   core.changed.add(head.channel);
   noteGap(core, now, head.channel);
 }

@@ -1,0 +1,155 @@
+/**
+ * Who is logged in on this device: tokens, kept over restarts and shared by all tabs.
+ *
+ * A refresh token is good for one use, so tabs refresh one at a time (a Web Lock), store the new one before it is used, and
+ * look first whether another tab has done it already. Where nothing can be stored (private mode) the session ends with the tab.
+ */
+
+import type { Id } from "../wire/values.js";
+import { Api, ApiError, type Tokens } from "./api.js";
+
+interface Stored {
+  userId: Id;
+  handle: string;
+  displayName: string;
+  deviceId: Id;
+  accessToken: string;
+  /** By this device's clock. */
+  expiresAtMs: number;
+  refreshToken: string;
+}
+
+/** Seconds before its end a token is exchanged, so that no call is refused for it. */
+const EARLY_MS = 60_000;
+
+/** Where tokens are kept. The default is `localStorage`; in a node process an application brings its own. */
+export interface TokenStore {
+  load(): string | null;
+  save(text: string | null): void;
+}
+
+/** `localStorage`, or the memory of this tab where that is denied. */
+export function localTokenStore(name: string): TokenStore {
+  let memory: string | null = null;
+  let denied = false;
+  return {
+    load: () => {
+      try {
+        return denied ? memory : localStorage.getItem(name);
+      } catch {
+        denied = true;
+        return memory;
+      }
+    },
+    save: (text) => {
+      memory = text;
+      try {
+        if (text === null) localStorage.removeItem(name);
+        else localStorage.setItem(name, text);
+      } catch {
+        denied = true;
+      }
+    },
+  };
+}
+
+export class Session {
+  private constructor(
+    readonly server: string,
+    private readonly store: TokenStore,
+    private stored: Stored,
+  ) {}
+
+  /** The session that was stored, if there is one. */
+  static load(server: string, store: TokenStore): Session | null {
+    const stored = read(store);
+    return stored && new Session(server, store, stored);
+  }
+
+  static async signUp(
+    server: string,
+    store: TokenStore,
+    account: { handle: string; password: string; displayName?: string; deviceName?: string },
+  ): Promise<Session> {
+    return Session.from(server, store, await new Api(server).signUp(account));
+  }
+
+  static async logIn(
+    server: string,
+    store: TokenStore,
+    account: { handle: string; password: string; deviceName?: string },
+  ): Promise<Session> {
+    return Session.from(server, store, await new Api(server).logIn(account));
+  }
+
+  private static from(server: string, store: TokenStore, tokens: Tokens): Session {
+    const session = new Session(server, store, keep(tokens));
+    store.save(JSON.stringify(session.stored));
+    return session;
+  }
+
+  get user(): Id {
+    return this.stored.userId;
+  }
+  get device(): Id {
+    return this.stored.deviceId;
+  }
+  get handle(): string {
+    return this.stored.handle;
+  }
+  get displayName(): string {
+    return this.stored.displayName;
+  }
+
+  /** An access token; with `not`, another one than that. Throws {@link ApiError}: `unauthenticated` once the session is over. */
+  async accessToken(not?: string): Promise<string> {
+    this.reload();
+    if (this.isFresh(not)) return this.stored.accessToken;
+    return locked(`conch-refresh:${this.stored.deviceId}`, async () => {
+      // Another tab may have done it while this one waited.
+      this.reload();
+      if (this.isFresh(not)) return this.stored.accessToken;
+      this.stored = keep(await new Api(this.server).refresh(this.stored.refreshToken));
+      this.store.save(JSON.stringify(this.stored));
+      return this.stored.accessToken;
+    });
+  }
+
+  private isFresh(not: string | undefined): boolean {
+    return this.stored.accessToken !== not && Date.now() < this.stored.expiresAtMs - EARLY_MS;
+  }
+
+  private reload(): void {
+    const stored = read(this.store);
+    if (!stored || stored.deviceId !== this.stored.deviceId) throw new ApiError("unauthenticated", 401, "this session has ended", 0);
+    this.stored = stored;
+  }
+
+  /** Whether tokens are still there: another tab may have logged out. */
+  get isOver(): boolean {
+    return read(this.store)?.deviceId !== this.stored.deviceId;
+  }
+
+  /** Forgets the tokens on this device. */
+  forget(): void {
+    if (!this.isOver) this.store.save(null);
+  }
+}
+
+function keep(tokens: Tokens): Stored {
+  const { userId, handle, displayName, deviceId, accessToken, refreshToken } = tokens;
+  return { userId, handle, displayName, deviceId, accessToken, refreshToken, expiresAtMs: Date.now() + tokens.expiresInMs };
+}
+
+function read(store: TokenStore): Stored | null {
+  try {
+    const stored = JSON.parse(store.load() ?? "null") as Stored | null;
+    return typeof stored?.refreshToken === "string" && typeof stored.userId === "string" ? stored : null;
+  } catch {
+    return null;
+  }
+}
+
+function locked<T>(name: string, work: () => Promise<T>): Promise<T> {
+  return globalThis.navigator?.locks ? navigator.locks.request(name, work) : work();
+}

@@ -1,0 +1,171 @@
+/** Small halves of the core by themselves. */
+
+import { describe, expect, it } from "vitest";
+import { Backoff, Jitter } from "../src/core/backoff.js";
+import { Core } from "../src/core/core.js";
+import { Credit } from "../src/core/credit.js";
+import { Heartbeat } from "../src/core/heartbeat.js";
+import { Marks } from "../src/core/marks.js";
+import { Log } from "../src/core/merge.js";
+import { Outbox } from "../src/core/outbox.js";
+import { Code, adviceOf } from "../src/wire/codes.js";
+import { clientFrames } from "./codec.js";
+
+const event = (seq: number) => ({
+  event: { author: "1", seq, timeMs: 0, kind: 1, flags: 0, tail: new Uint8Array(5) },
+  key: null,
+  attempts: 0,
+});
+const item = (id: number, length = 4) => ({
+  id, channel: "9", key: `${id}`.padStart(32, "0"), kind: 1, flags: 0, tail: new Uint8Array(length), createdMs: 0,
+});
+const outbox = (items: number): Outbox => {
+  const box = new Outbox([]);
+  for (let id = 1; id <= items; id++) box.push(item(id));
+  return box;
+};
+
+describe("log", () => {
+  it("an ack may come before the delivery below it (P-038)", () => {
+    const log = new Log(1, 8, 8);
+    log.arrive(event(10));
+    expect(log.takeReady(() => false)).toEqual([]);
+    expect(log.missing(1e9)).toEqual([9, 9]);
+    log.arrive(event(9));
+    expect(log.takeReady(() => false).map((it) => it.event.seq)).toEqual([9, 10]);
+  });
+
+  it("what is ahead is bounded, and fetched when its turn comes", () => {
+    const log = new Log(1, 0, 0);
+    for (let seq = 2; seq < 3_000; seq++) log.arrive(event(seq));
+    expect(log.missing(1e9)).toEqual([1, 1]);
+    log.arrive(event(1));
+    expect(log.takeReady(() => false)).toHaveLength(1_024);
+    expect(log.missing(1e9)).toEqual([1_025, 2_999]);
+  });
+});
+
+describe("outbox", () => {
+  it("one frame in flight per channel, what gathers goes into the next, at most 64 (P-035)", () => {
+    const box = outbox(100);
+    expect(box.nextFrame("9")).toHaveLength(64);
+    expect(box.ready(0)).toEqual([]);
+    box.onAck("9", Array.from({ length: 64 }, (_, i) => ({ seq: i + 1, timeMs: 0, flags: 0 })));
+    expect(box.nextFrame("9")).toHaveLength(36);
+  });
+
+  it("a long message goes alone", () => {
+    const box = new Outbox([]);
+    box.push(item(1, 60_000));
+    box.push(item(2, 60_000));
+    expect(box.nextFrame("9")).toHaveLength(1);
+  });
+
+  it("every attempt but the first says RETRY, and so does what was on disk (P-030)", () => {
+    const box = new Outbox([item(1)]);
+    box.push(item(2));
+    expect(box.nextFrame("9")!.map((it) => it.flags)).toEqual([2, 0]);
+    box.onDisconnected();
+    expect(box.nextFrame("9")!.map((it) => it.flags)).toEqual([2, 2]);
+  });
+
+  it("a refusal drops its item and the rest goes again in order; an unknown outcome keeps all (P-033, P-034)", () => {
+    const box = outbox(3);
+    box.nextFrame("9");
+    const refusal = box.onRefused("9", { code: Code.invalid, item: 1, retryAfterMs: 0 }, 0, new Jitter(1));
+    expect(refusal).toMatchObject({ is: "dropped", settled: { item: { id: 2 }, code: Code.invalid } });
+    expect(box.holds("9", 1)).toBe(false);
+    expect(box.nextFrame("9")!.map((it) => it.item.id)).toEqual([1, 3]);
+    box.onRefused("9", { code: Code.outcomeUnknown, item: 0, retryAfterMs: 0 }, 0, new Jitter(1));
+    expect(box.holds("9", 2)).toBe(true);
+  });
+
+  it("a refusal says nothing of an earlier attempt", () => {
+    const box = outbox(1);
+    box.nextFrame("9");
+    box.onDisconnected();
+    box.nextFrame("9");
+    box.onRefused("9", { code: Code.rateLimited, item: 0, retryAfterMs: 0 }, 0, new Jitter(1));
+    expect(box.holds("9", box.attempts)).toBe(true);
+  });
+});
+
+describe("numbers", () => {
+  it("the ceiling of delays doubles up to its cap, advice is a lower bound (P-057)", () => {
+    const jitter = new Jitter(7);
+    const backoff = new Backoff(500, 30_000);
+    for (const ceiling of [500, 1_000, 2_000, 4_000]) expect(backoff.failed(0, jitter)).toBeLessThanOrEqual(ceiling);
+    expect(backoff.failed(5_000, jitter)).toBeGreaterThanOrEqual(5_000);
+  });
+
+  it("credit is granted again once half is used (P-050)", () => {
+    const credit = new Credit(1_000);
+    expect([credit.pushed(499), credit.pushed(1), credit.pushed(900)]).toEqual([0, 500, 900]);
+  });
+
+  it("pings on the beat, gives up after silence, and soon after a probe without answer (P-052, P-053)", () => {
+    const beat = new Heartbeat(0);
+    expect(beat.due(24_999)).toBe(null);
+    expect(beat.due(25_000)).toBe(1);
+    expect(beat.due(45_000)).toBe("dead");
+    const probed = new Heartbeat(0);
+    probed.probe(10_000, 5_000);
+    expect(probed.due(10_000)).toBe(1);
+    expect(probed.due(15_000)).toBe("dead");
+  });
+
+  it("marks never go back, own messages move them, a wanted one is shown at once", () => {
+    const marks = new Marks();
+    const head = { channel: "1", headSeq: 9, headOrdinal: 9, readSeq: 2, readOrdinal: 2, mentions: 0 };
+    marks.onHead(head);
+    expect([marks.want(9), marks.want(9), marks.unread()]).toEqual([true, false, 0]);
+    marks.onPlaced(10, true, false);
+    expect(marks.unread()).toBe(1);
+    marks.onPlaced(11, true, true);
+    expect([marks.unread(), marks.wanted]).toEqual([0, 0]);
+    marks.onHead(head);
+    expect(marks.headSeq).toBe(11);
+  });
+
+  it("hundreds decide", () => {
+    expect([4100, 4200, 4300, 4402, 4501, 4502, 4600, 1006].map(adviceOf)).toEqual([
+      "retry-here", "resume", "afresh", "fix-request", "authenticate", "resume", "stop", "resume",
+    ]);
+  });
+});
+
+describe("connection", () => {
+  it("says HELLO once the transport is open, gives up a handshake, and comes back", () => {
+    const core = new Core({ seed: 3 });
+    core.handle(0, { is: "start" });
+    expect(core.takeOutputs().link).toEqual([{ do: "connect", connection: 1, refreshToken: false }]);
+    core.handle(10, { is: "connected", connection: 1, token: "t" });
+    expect(clientFrames(core.takeOutputs().frames[0]!)).toMatchObject([{ is: "hello", token: "t", cursors: [], replaces: null }]);
+    core.handle(15_000, { is: "tick" });
+    expect(core.takeOutputs().link[0]).toMatchObject({ do: "close", connection: 1 });
+    core.handle(core.wakeAt(), { is: "tick" });
+    expect(core.takeOutputs().link).toMatchObject([{ do: "connect", connection: 2 }]);
+  });
+
+  it("a close decides: a new token, the end, or nothing but another attempt (P-056)", () => {
+    for (const [code, expected] of [[4501, "offline"], [4600, "stopped"], [4204, "stopped"], [4426, "stopped"], [null, "offline"]] as const) {
+      const core = new Core({});
+      core.handle(0, { is: "start" });
+      core.takeOutputs();
+      core.handle(1, { is: "closed", connection: 1, code });
+      expect(core.takeOutputs().events).toMatchObject([{ is: "connection", state: { is: expected } }]);
+      if (code !== 4501) continue;
+      core.handle(core.wakeAt(), { is: "tick" });
+      expect(core.takeOutputs().link).toMatchObject([{ do: "connect", refreshToken: true }]);
+    }
+  });
+
+  it("bytes that are no frame cost the connection, not the program", () => {
+    const core = new Core({});
+    core.handle(0, { is: "start" });
+    core.handle(1, { is: "connected", connection: 1, token: "t" });
+    core.takeOutputs();
+    core.handle(2, { is: "received", connection: 1, bytes: Uint8Array.of(1, 2, 3) });
+    expect(core.takeOutputs().link).toEqual([{ do: "close", connection: 1, code: Code.badFrame }]);
+  });
+});
