@@ -181,8 +181,8 @@ pub fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A configuration whose send limits are reached by a burst of a few dozen messages.
+/// A configuration whose send limits are reached by a burst of a dozen messages.
 pub const LOW_LIMITS: &str = "\
 [limits]
-sends_per_user = { per_s = 40, burst = 10 }
+sends_per_user = { per_s = 10, burst = 5 }
 ";

@@ -116,7 +116,7 @@ async fn a06_nothing_is_done_before_hello() -> Result<()> {
     let pair = Pair::meet(&node).await?;
     let mut client = RawClient::connect(node.http()).await?;
     client.send(&ClientFrame::Ping { nonce: 1 }).await?;
-    ensure!(end(&mut client).await? == Code::UnexpectedFrame);
+    ensure!(end(&mut client).await? == Code::Unauthenticated);
     let (mut client, _) = connect(&node, &pair.ann).await?;
     client.send(&ClientFrame::Hello(hello(&pair.ann))).await?;
     ensure!(end(&mut client).await? == Code::UnexpectedFrame);

@@ -17,11 +17,13 @@ async fn resend_after_a_crash_gets_the_same_seq() -> Result<()> {
         first.push(ann.say(1, &message(n)).await?.seq);
     }
     // Above the index's position at first, below it after the second start.
+    drop(ann);
+    node.kill();
     for _ in 0..2 {
-        drop(ann);
-        node_killed(&place).await?;
+        // A life that is killed at once: recovery, and a second recovery behind it.
+        place.start().await?.kill();
         let node = place.start().await?;
-        ann = enter(&node, &pair.ann, pair.channel, 1).await?;
+        let mut ann = enter(&node, &pair.ann, pair.channel, 1).await?;
         for (n, seq) in (1..=20).zip(&first) {
             let ack = ann.say(1, &message(n).again()).await?;
             ensure!(ack.seq == *seq, "message {n}: {ack:?}, first {seq}");
@@ -31,12 +33,6 @@ async fn resend_after_a_crash_gets_the_same_seq() -> Result<()> {
         ensure!(found.len() == 20, "{found:?}");
         node.kill();
     }
-    Ok(())
-}
-
-/// A life that is killed at once: recovery, and a second recovery behind it.
-async fn node_killed(place: &Place) -> Result<()> {
-    place.start().await?.kill();
     Ok(())
 }
 
@@ -71,10 +67,13 @@ async fn same_key_a_hundred_times_at_once_is_one_message() -> Result<()> {
     let node = place.start().await?;
     let pair = Pair::meet(&node).await?;
     let second = api(&node).log_in("ann", PASSWORD, "second").await?;
-    let mut tasks = Vec::new();
+    let mut clients = Vec::new();
     for n in 0..10 {
         let login = if n % 2 == 0 { &pair.ann } else { &second };
-        let mut client = enter(&node, login, pair.channel, 1).await?;
+        clients.push(enter(&node, login, pair.channel, 1).await?);
+    }
+    let mut tasks = Vec::new();
+    for mut client in clients {
         tasks.push(tokio::spawn(async move {
             let requests: Vec<_> = (0..10)
                 .map(|_| client.queue_sends(1, &[message(1).again()]))

@@ -8,6 +8,8 @@ use bytes::Bytes;
 use conch_e2e::{LOW_LIMITS, Pair, Place, SOON, connect, eventually, key, texts};
 use conch_loadtest::checker::{Checker, Observed};
 use conch_loadtest::device::{Command, Device, DevicePlan};
+use conch_loadtest::raw::Answer;
+use conch_wire::Code;
 use conch_wire::frame::PushMode;
 use tokio::sync::watch;
 
@@ -39,13 +41,17 @@ async fn burst_with_refusals_a_crash_and_a_reconnect_ends_in_order() -> Result<(
             device.command(Command::Say { channel, key, text }).await;
         }
     };
-    // One by one first, so that refusals fall between single sends as well as into batches.
+    // Connected and answered first, so that the burst that follows is cut by refusals and not sent as one.
     say(0, 5).await;
     eventually("the first answers", SOON, || async {
-        device.tally().unsettled < 5
+        device.tally().connections > 0 && device.tally().unsettled == 0
     })
     .await?;
     say(5, BURST / 2).await;
+    eventually("refused ones to be taken", SOON, || async {
+        device.tally().unsettled <= 10
+    })
+    .await?;
     device
         .command(Command::Vanish(Duration::from_millis(30)))
         .await;
@@ -74,5 +80,32 @@ async fn burst_with_refusals_a_crash_and_a_reconnect_ends_in_order() -> Result<(
         "nothing was refused: {verdict}"
     );
     ensure!(device.tally().connections >= 2, "{:?}", device.tally());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusal_of_a_flood_names_the_wait_and_is_certain() -> Result<()> {
+    let place = Place::with_config(LOW_LIMITS)?;
+    let node = place.start().await?;
+    let pair = Pair::meet(&node).await?;
+    let mut ann = conch_e2e::enter(&node, &pair.ann, pair.channel, 1).await?;
+    let requests: Vec<_> = (0..20)
+        .map(|n| ann.queue_sends(1, &[conch_e2e::message(n)]))
+        .collect();
+    ann.flush().await?;
+    let mut acked = Vec::new();
+    let mut refused = 0;
+    for (n, request) in requests.into_iter().enumerate() {
+        match ann.sent(request).await? {
+            Answer::Acked(_) => acked.push(format!("message {n}")),
+            Answer::Refused(error) => {
+                ensure!(error.code == Code::RateLimited, "{error:?}");
+                ensure!(error.retry_after_ms > 0, "{error:?}");
+                refused += 1;
+            }
+        }
+    }
+    ensure!(refused > 0, "nothing was refused");
+    ensure!(texts(&node, &pair.ben, pair.channel).await? == acked);
     Ok(())
 }

@@ -25,6 +25,8 @@ struct MessageRecord {
     /// The device that attempted it first, and the how-manieth message of this channel that was first attempted then.
     device: DeviceId,
     nth: u32,
+    /// Another device attempted it too: then it lies where the quicker one brought it, and says nothing of the order.
+    shared: bool,
     /// Attempts without an answer: each may still have brought the message in.
     open: u32,
     /// Seq of the first ack; 0: none.
@@ -51,11 +53,13 @@ impl ChannelRecord {
                 key,
                 device,
                 nth,
+                shared: false,
                 open: 0,
                 acked: 0,
                 seen: 0,
             }
         });
+        message.shared |= message.device != device;
         message.open += 1;
         fresh
     }
@@ -183,7 +187,7 @@ impl ChannelRecord {
         let mut sent: Vec<_> = self
             .messages
             .values()
-            .filter(|message| message.seen != 0)
+            .filter(|message| message.seen != 0 && !message.shared)
             .map(|message| (message.device, message.nth, message.seen))
             .collect();
         sent.sort_unstable();
