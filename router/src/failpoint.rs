@@ -15,7 +15,7 @@ pub(crate) const FANNED_OUT: &str = "owner.fanned_out";
 /// A stage is reached: ends the process if a test has said so.
 pub(crate) fn stage(name: &'static str) {
     let _ = name;
-    fail::fail_point!(name, |_| std::process::abort());
+    fail::fail_point!(name, |_| conch_store::crash::kill_self());
 }
 
 /// Panics on a send that a test has poisoned.
