@@ -1,6 +1,6 @@
 //! What a message costs the embedded store: CPU per message of the acknowledging path and of the index, and rates.
 //!
-//! `cargo run --release -p conch-store --example append_rate -- [folder] [messages] [channels] [writers]`
+//! `cargo run --release -p conch-store --example append_rate -- [folder] [messages] [channels] [writers] [apply KiB]`
 //!
 //! Writers append batches of one message to direct channels, each channel with one batch in flight, as owners do. CPU
 //! is taken per thread from `/proc/self/task`, so that the store's threads are told from the callers'. A second start is
@@ -130,7 +130,8 @@ async fn main() {
     let messages = argument(2, 300_000);
     let channels = argument(3, 10_000);
     let writers = argument(4, 1_024);
-    let options = EmbeddedOptions::new(&folder);
+    let mut options = EmbeddedOptions::new(&folder);
+    options.apply_bytes = argument(5, options.apply_bytes as u64 >> 10) as usize * 1024;
 
     let began = Instant::now();
     let store = EmbeddedStore::open(options.clone(), Arc::new(BenchFold)).expect("opens");

@@ -61,6 +61,7 @@ fn apply(shared: &Shared, index: &Index, settle: bool) -> Result<(), IndexError>
         fail::fail_point!("index.before_apply", |_| crate::crash::kill_self());
         index.apply(&frozen)?;
         fail::fail_point!("index.applied", |_| crate::crash::kill_self());
+        // In this order: a reader that no longer meets the overlay must know that the index holds it.
         shared.applied.store(frozen.last_lsn, Ordering::Relaxed);
         shared.tail.release_frozen();
         histogram!(names::APPLY_SECONDS.name).record(began.elapsed().as_secs_f64());

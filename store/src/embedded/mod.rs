@@ -57,6 +57,10 @@ use shared::{Ending, Shared};
 const OVERLOADED_RETRY_MS: u32 = 250;
 const STORAGE_FULL_RETRY_MS: u32 = 5_000;
 
+// The model says what the contract leaves open; these two numbers are part of it.
+const _: () = assert!(index::write::KEY_WINDOW_MS == crate::memory::KEY_WINDOW_MS);
+const _: () = assert!(overlay::ERASED_BODY_BYTES == crate::memory::ERASED_BODY_BYTES);
+
 #[derive(Debug, Default)]
 struct Threads {
     writer: Option<JoinHandle<()>>,
@@ -193,7 +197,7 @@ impl EmbeddedStore {
     fn settle_index(&self) {
         let durable = self.durable_lsn();
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        while self.applied_lsn() < durable {
+        while self.applied_lsn() < durable || self.shared.tail.layers().frozen.is_some() {
             assert!(std::time::Instant::now() < deadline, "the applier is stuck");
             self.shared.force_apply();
             std::thread::yield_now();

@@ -40,6 +40,8 @@ struct Files {
     life: u64,
     number_max: Number,
     persisted: Lsn,
+    /// The current segment is half full, or the writer waits: a clean one must be there.
+    spare_wanted: bool,
     closed: bool,
     /// Why the keeper could not make a clean segment the last time it tried.
     failure: Option<(io::ErrorKind, String)>,
@@ -92,6 +94,7 @@ impl Pool {
                 life: recovered.life,
                 number_max: recovered.number_max,
                 persisted,
+                spare_wanted: false,
                 closed: false,
                 failure: None,
             }),
@@ -144,12 +147,15 @@ impl Pool {
             if files.closed {
                 return Err(io::Error::other("the segment pool is closed"));
             }
+            files.spare_wanted = true;
+            self.changed.notify_all();
             files = self
                 .changed
                 .wait(files)
                 .unwrap_or_else(PoisonError::into_inner);
         }
         let number = files.clean.remove(0);
+        files.spare_wanted = false;
         files.life += 1;
         let live = Live {
             number,
@@ -175,6 +181,13 @@ impl Pool {
         drop(files);
         self.changed.notify_all();
         Ok((segment, live))
+    }
+
+    /// The current segment is half full: the next one should be made ready. Not earlier, because a node that hardly
+    /// writes needs none.
+    pub(in crate::embedded) fn want_spare(&self) {
+        self.lock().spare_wanted = true;
+        self.changed.notify_all();
     }
 
     /// The index has fsynced everything up to `lsn`.
@@ -261,7 +274,7 @@ impl Pool {
                 Chore::Remove(live)
             });
         }
-        if files.clean.is_empty() {
+        if files.clean.is_empty() && files.spare_wanted {
             files.number_max += 1;
             return Some(Chore::Create(files.number_max));
         }

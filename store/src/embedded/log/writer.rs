@@ -205,6 +205,8 @@ struct Current {
     segment: Segment,
     live: Live,
     offset: u64,
+    /// Whether the pool was told that this one is half full.
+    spare_asked: bool,
 }
 
 /// The thread's state.
@@ -247,6 +249,7 @@ impl Writer {
                 segment,
                 live,
                 offset: resume.offset,
+                spare_asked: false,
             });
         Ok(Writer {
             shared,
@@ -336,6 +339,7 @@ impl Writer {
                 segment,
                 live,
                 offset: DATA_START,
+                spare_asked: false,
             });
         }
         let current = self.current.as_mut().expect("begun just above");
@@ -364,6 +368,10 @@ impl Writer {
         current.segment.sync()?;
         self.pace.last_sync = began.elapsed();
         current.offset += self.buffer.len() as u64;
+        if !current.spare_asked && current.offset > current.live.bytes / 2 {
+            current.spare_asked = true;
+            self.shared.pool.want_spare();
+        }
         // One huge batch must not pin its size for ever.
         self.buffer.shrink_to(4 << 20);
         Ok(())
