@@ -124,11 +124,6 @@ impl Channels {
         self.by_channel.get_mut(&channel)
     }
 
-    /// Channels with an alias.
-    pub fn len(&self) -> usize {
-        self.by_channel.len()
-    }
-
     /// A client opens a channel under an alias of its own, or asks again for one that has an alias already, which then
     /// holds and is told. `Err`: the alias may not be used; nothing changed.
     pub fn open(&mut self, cursor: &Cursor, request: u32, item: u16) -> Result<OpenOutcome, Code> {

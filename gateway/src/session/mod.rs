@@ -12,3 +12,6 @@ pub mod outbound;
 pub mod state;
 pub mod sync_token;
 pub mod task;
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,14 @@ use crate::transport::{Closing, Gone, Incoming, Transport};
 const STALL_MAX_MS: u64 = 30_000;
 /// What was written before an ending gets this long to go out, and the close handshake again.
 const CLOSE_MAX: Duration = Duration::from_secs(2);
+/// The owner of the user must answer a registration within this.
+const REGISTER_MAX: Duration = Duration::from_secs(5);
+const OWNER_SILENT: Refused = Refused {
+    code: Code::Unavailable,
+    retry_after_ms: 1_000,
+    item: 0,
+    detail: "the owner does not answer",
+};
 /// Frames handled before others on this core get a turn.
 const FRAMES_PER_TURN: usize = 128;
 /// Rounds of input, output and effects before others on this core get a turn.
@@ -81,6 +89,12 @@ pub async fn run<T: Transport>(transport: T, id: SessionId, edge: Arc<Edge>) {
     } else {
         metrics::connection_lost();
     }
+}
+
+/// A stage of a send at which a test ends the process; nothing without the feature `failpoints`.
+fn crash_point(name: &'static str) {
+    let _ = name;
+    fail::fail_point!(name, |_| std::process::abort());
 }
 
 type Running = Pin<Box<dyn Future<Output = Answer> + Send>>;
@@ -153,6 +167,8 @@ impl<T: Transport> Driver<T> {
             self.session.on_goaway(min, max);
         }
         if let Some(code) = signals.close {
+            // What was pushed before the word to close goes out before it: acks, most of all.
+            self.on_pushes();
             self.session.end(code, 0, code.name());
         }
         if signals.tick {
@@ -169,7 +185,7 @@ impl<T: Transport> Driver<T> {
         let mut drained = self.mailbox.drain(std::mem::take(&mut self.spare));
         for push in drained.pushes.drain(..) {
             if let Push::Acked { acks, .. } = &push {
-                fail::fail_point!("gateway.before_ack", |_| true);
+                crash_point("gateway.before_ack");
                 metrics::acked(acks.len());
             }
             self.session.on_push(push);
@@ -229,7 +245,7 @@ impl<T: Transport> Driver<T> {
         match split_frame(&chunk, self.session.frame_bytes_max()) {
             Ok(Some(split)) => {
                 metrics::frame_received();
-                fail::fail_point!("gateway.received", |_| ());
+                crash_point("gateway.received");
                 self.session
                     .on_frame(now_ms, split.header, split.body, &chunk);
                 self.chunk.advance(split.consumed);
@@ -454,15 +470,15 @@ async fn decide(edge: &Edge, mailbox: &Mailbox, hello: &Hello) -> Result<Admissi
     let identity = edge.gate.check(&hello.token).await?;
     // Known before registering: whatever ends the session from here on unregisters it.
     mailbox.set_user(identity.user);
-    let registered = edge
-        .router
-        .register(Registration {
-            session: mailbox.session,
-            user: identity.user,
-            device: identity.device,
-            replaces: hello.replaces,
-        })
-        .await?;
+    let registering = edge.router.register(Registration {
+        session: mailbox.session,
+        user: identity.user,
+        device: identity.device,
+        replaces: hello.replaces,
+    });
+    let registered = tokio::time::timeout(REGISTER_MAX, registering)
+        .await
+        .map_err(|_| OWNER_SILENT)??;
     let pending = if hello.pending.is_empty() {
         Vec::new()
     } else {

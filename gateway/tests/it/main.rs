@@ -1,0 +1,12 @@
+//! The gateway from outside: whole nodes in this process (memory store, real sockets on port 0), sessions over the
+//! in-memory transport, rows of the attack table by name.
+
+#![allow(clippy::unwrap_used)] // a test ends at the first surprise
+
+mod attacks;
+mod chat;
+mod client;
+mod handshake;
+mod http;
+mod http_attacks;
+mod world;
