@@ -13,10 +13,12 @@ use crate::conformance::script::Script;
 use crate::row::Record;
 use crate::{Lsn, MessageStore};
 
+use super::super::codec::EVENT_OVERHEAD;
 use super::super::folder::Folder;
 use super::super::log::record::{self, Owner};
 use super::super::log::recover::{End, proof_behind, scan};
 use super::super::log::segment::{self, DATA_START, HeaderRead, Segment, State};
+use super::super::overlay::ERASED_BODY_BYTES;
 use super::super::{EmbeddedOptions, OpenError};
 use super::{append, copy_folder, kill, open, options};
 
@@ -408,16 +410,20 @@ async fn a_message_shaped_like_a_record_proves_nothing() {
     let mut script = Script::new();
     append(&store, vec![script.group(1, "g", &[10])]).await;
     // Its author knows everything but the store's secret seed.
-    let mut forged = Vec::new();
+    // So that the forged records lie where records may begin: frame, channel, event and body header come before.
+    let before = record::HEADER_BYTES + 8 + EVENT_OVERHEAD + ERASED_BODY_BYTES;
+    let mut forged = vec![0; before.next_multiple_of(record::ALIGNMENT) - before];
     let owner = Owner {
         crc_seed: 0,
         life: 1,
     };
+    let mut records = Vec::new();
     for lsn in 2..40 {
-        record::put(&mut forged, owner, lsn, lsn - 1, 5, 1, |out| {
+        record::put(&mut records, owner, lsn, lsn - 1, 5, 1, |out| {
             out.extend_from_slice(&[0; 9]);
         });
     }
+    forged.extend(records);
     let key = crate::conformance::script::key(1);
     append(&store, vec![script.event(1, 1, 10, key, &forged)]).await;
     kill(store);
@@ -435,4 +441,38 @@ async fn a_message_shaped_like_a_record_proves_nothing() {
     fs::write(&file, bytes).unwrap();
     let store = open(options(dir.path())).unwrap();
     assert_eq!(store.durable_lsn(), 1);
+}
+
+#[tokio::test]
+async fn whole_records_behind_a_torn_one_are_gone_for_good() {
+    let dir = TempDir::new().unwrap();
+    let mut script = Script::new();
+    let mut records = vec![script.group(1, "g", &[10])];
+    let store = open(options(dir.path())).unwrap();
+    append(&store, records.clone()).await;
+    let mut after_the_cut = script.clone();
+    // One group: its later records reach the disk, its first does not.
+    let group = (1..4)
+        .map(|number| script.message(1, 10, number, "unacknowledged"))
+        .collect();
+    append(&store, group).await;
+    kill(store);
+    let data = Folder::open(dir.path(), false).unwrap();
+    let file = only_live_segment(&data.log_dir(), data.identity().unwrap().store_stamp());
+    drop(data);
+    let mut bytes = fs::read(&file).unwrap();
+    let start = DATA_START as usize;
+    let length = u32::from_le_bytes(bytes[start..start + 4].try_into().unwrap()) as usize;
+    bytes[start + record::framed_bytes(length) + 50] ^= 1;
+    fs::write(&file, bytes).unwrap();
+
+    let store = open(options(dir.path())).unwrap();
+    assert_eq!(store.durable_lsn(), 1);
+    // Of the same size, so that the old ones would stand right behind it.
+    records.push(after_the_cut.message(1, 10, 9, "other contents"));
+    append(&store, records[1..].to_vec()).await;
+    kill(store);
+    let store = open(options(dir.path())).unwrap();
+    assert_eq!(store.durable_lsn(), 2);
+    expect_same(&store, &records).await;
 }

@@ -244,3 +244,30 @@ async fn the_index_follows_by_itself() {
         .unwrap();
     expect_same(&store, &world.records).await;
 }
+
+#[tokio::test]
+async fn no_segment_is_recycled_before_the_index_has_it_safely() {
+    let dir = TempDir::new().unwrap();
+    let mut options = small(&dir);
+    options.retained_segments = 0;
+    let store = open(options).unwrap();
+    let mut world = World::new();
+    world.write(&store, 300).await;
+    let files = store.shared.pool.files();
+    assert!(files > 8, "only {files} segments");
+    assert!(!store.shared.pool.wants_persist(0), "nothing is applied");
+    let durable = store.durable_lsn();
+    assert!(store.shared.pool.wants_persist(durable));
+
+    // Applied alone would not do: the applier syncs the index, and only then tells the pool.
+    store.settle_index();
+    let recycled = async {
+        while store.shared.pool.files() > 4 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), recycled)
+        .await
+        .unwrap();
+    expect_same(&store, &world.records).await;
+}
