@@ -1,0 +1,206 @@
+//! What a typed line means. Pure.
+
+/// A line, understood.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Line {
+    Text(String),
+    Empty,
+    Signup {
+        handle: String,
+    },
+    Login {
+        handle: String,
+    },
+    Logout,
+    Direct {
+        handle: String,
+    },
+    Group {
+        title: String,
+        handles: Vec<String>,
+    },
+    /// By number of the last list, or by name.
+    Open {
+        which: String,
+    },
+    Close,
+    List,
+    History {
+        items: u32,
+    },
+    Members,
+    Add {
+        handles: Vec<String>,
+    },
+    Remove {
+        handle: String,
+    },
+    Leave,
+    Rename {
+        title: String,
+    },
+    Who,
+    Help,
+    Quit,
+    /// Not understood; what to say about it.
+    Wrong(String),
+}
+
+/// What `/help` prints.
+pub(crate) const HELP: &str = "\
+/signup HANDLE         make an account (asks for a password)
+/login HANDLE          log this device in
+/logout                log this device out, for good
+/dm HANDLE             talk to somebody
+/group TITLE HANDLE…   make a group (a title of several words in \"quotes\")
+/list                  your channels, with what is unread
+/open N                go to channel N of the list (or its name)
+/close                 go nowhere
+/history [N]           N older messages (20)
+/members               who is here
+/add HANDLE…           bring somebody in
+/remove HANDLE         put somebody out
+/leave                 leave this group
+/rename TITLE          give this group another name
+/who                   who and where you are
+/quit                  end; what is not sent yet is sent next time
+Everything else is a message. // at the beginning of a line is a slash.";
+
+const HISTORY_ITEMS: u32 = 20;
+
+impl Line {
+    pub(crate) fn parse(line: &str) -> Line {
+        let line = line.trim_end_matches(['\r', '\n']);
+        let Some(command) = line.strip_prefix('/') else {
+            return if line.trim().is_empty() {
+                Line::Empty
+            } else {
+                Line::Text(line.to_owned())
+            };
+        };
+        if command.starts_with('/') {
+            return Line::Text(command.to_owned());
+        }
+        let (name, rest) = command
+            .split_once(char::is_whitespace)
+            .unwrap_or((command, ""));
+        let rest = rest.trim();
+        let words = || rest.split_whitespace().map(handle).collect::<Vec<_>>();
+        let one = |make: fn(String) -> Line, usage: &str| match &words()[..] {
+            [word] => make(word.clone()),
+            _ => Line::Wrong(format!("usage: {usage}")),
+        };
+        match name {
+            "signup" => one(|handle| Line::Signup { handle }, "/signup HANDLE"),
+            "login" => one(|handle| Line::Login { handle }, "/login HANDLE"),
+            "logout" => Line::Logout,
+            "dm" => one(|handle| Line::Direct { handle }, "/dm HANDLE"),
+            "group" => parse_group(rest),
+            "open" if !rest.is_empty() => Line::Open {
+                which: rest.to_owned(),
+            },
+            "open" => Line::Wrong("usage: /open N (a number of /list, or a name)".to_owned()),
+            "close" => Line::Close,
+            "list" => Line::List,
+            "history" if rest.is_empty() => Line::History {
+                items: HISTORY_ITEMS,
+            },
+            "history" => match rest.parse() {
+                Ok(items @ 1..=1_000) => Line::History { items },
+                _ => Line::Wrong("usage: /history [1–1000]".to_owned()),
+            },
+            "members" => Line::Members,
+            "add" => match words() {
+                handles if handles.is_empty() => Line::Wrong("usage: /add HANDLE…".to_owned()),
+                handles => Line::Add { handles },
+            },
+            "remove" => one(|handle| Line::Remove { handle }, "/remove HANDLE"),
+            "leave" => Line::Leave,
+            "rename" if !rest.is_empty() => Line::Rename {
+                title: rest.to_owned(),
+            },
+            "rename" => Line::Wrong("usage: /rename TITLE".to_owned()),
+            "who" => Line::Who,
+            "help" | "?" => Line::Help,
+            "quit" | "exit" | "q" => Line::Quit,
+            other => Line::Wrong(format!("there is no /{other}; /help tells what there is")),
+        }
+    }
+}
+
+/// People write `@ada` as well as `ada`.
+fn handle(word: &str) -> String {
+    word.strip_prefix('@').unwrap_or(word).to_owned()
+}
+
+fn parse_group(rest: &str) -> Line {
+    let usage = || Line::Wrong("usage: /group TITLE HANDLE… (or \"A TITLE\" HANDLE…)".to_owned());
+    let split = match rest.strip_prefix('"') {
+        Some(quoted) => quoted.split_once('"'),
+        None => rest.split_once(char::is_whitespace),
+    };
+    let Some((title, handles)) = split else {
+        return usage();
+    };
+    let handles: Vec<_> = handles.split_whitespace().map(handle).collect();
+    if title.trim().is_empty() || handles.is_empty() {
+        return usage();
+    }
+    Line::Group {
+        title: title.trim().to_owned(),
+        handles,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_messages_unless_they_begin_with_a_slash() {
+        assert_eq!(
+            Line::parse("hello /help\n"),
+            Line::Text("hello /help".to_owned())
+        );
+        assert_eq!(Line::parse("  spaced"), Line::Text("  spaced".to_owned()));
+        assert_eq!(Line::parse("//usr/bin"), Line::Text("/usr/bin".to_owned()));
+        assert_eq!(Line::parse("  \r\n"), Line::Empty);
+    }
+
+    #[test]
+    fn groups_have_a_title_and_people() {
+        let group = |title: &str| Line::Group {
+            title: title.to_owned(),
+            handles: vec!["ada".to_owned(), "grace".to_owned()],
+        };
+        assert_eq!(Line::parse("/group Harbour @ada grace"), group("Harbour"));
+        assert_eq!(
+            Line::parse("/group \"Old Harbour\" ada grace"),
+            group("Old Harbour")
+        );
+        for wrong in [
+            "/group",
+            "/group Harbour",
+            "/group \"Old",
+            "/group \"\" ada",
+        ] {
+            assert!(matches!(Line::parse(wrong), Line::Wrong(_)), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn wrong_commands_say_how() {
+        for wrong in [
+            "/dm",
+            "/dm a b",
+            "/open",
+            "/history 0",
+            "/history x",
+            "/add",
+            "/nothing",
+        ] {
+            assert!(matches!(Line::parse(wrong), Line::Wrong(_)), "{wrong}");
+        }
+        assert_eq!(Line::parse("/history 5"), Line::History { items: 5 });
+    }
+}
