@@ -1,8 +1,10 @@
 //! What judges a Conch node from the outside: the checker of the delivery promise, the driver that starts and kills real
 //! nodes, and a plain protocol client.
+pub mod app;
 pub mod chaos;
 pub mod checker;
 pub mod device;
+pub mod forward;
 pub mod http;
 pub mod measure;
 pub mod node;

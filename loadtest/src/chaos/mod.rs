@@ -25,14 +25,16 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::app::App;
 use crate::checker::{Checker, Observed};
 use crate::device::{Device, DevicePlan, SharedChecker};
+use crate::forward::Forward;
 use crate::http::{Api, Login};
 use crate::node::{Node, NodePlan};
 use crate::raw::RawClient;
 use fault::Fault;
 pub use report::ChaosReport;
-use talk::Talker;
+use talk::{Participant, Talker};
 
 /// How a run goes.
 #[derive(Clone, Debug)]
@@ -59,7 +61,7 @@ const FAILPOINT_PATIENCE: Duration = Duration::from_millis(2_500);
 /// More often than the protocol's 25 s, so that short runs see beats too.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// A person: the first login is of the first device.
+/// A person: one login for each device that speaks the protocol itself.
 struct Person {
     logins: Vec<Login>,
     channels: Vec<ChannelId>,
@@ -74,20 +76,15 @@ pub async fn run(plan: &ChaosPlan) -> Result<ChaosReport> {
     let checker: SharedChecker = Arc::new(Mutex::new(Checker::new()));
     let people = populate(&node, plan.people, &checker).await?;
     let (endpoint, listening) = watch::channel(Some(node.http().to_owned()));
-    let devices = spawn_devices(&people, &checker, &listening);
+    let forward = Forward::start(listening.clone()).await?;
+    let devices = start_devices(plan, &people, &checker, &listening, &forward).await?;
     let talkers: Vec<_> = devices
         .iter()
         .enumerate()
         .map(|(index, device)| {
-            let person = &people[index / 2];
-            let twin = &devices[index ^ 1];
-            let talker = Talker::new(
-                rng.random(),
-                index as u64,
-                person.channels.clone(),
-                plan.pace,
-            );
-            tokio::spawn(talker.run(Arc::clone(device), Arc::clone(twin)))
+            let channels = people[index / 2].channels.clone();
+            let talker = Talker::new(rng.random(), index as u64, channels, plan.pace);
+            tokio::spawn(talker.run(device.clone(), devices[index ^ 1].clone()))
         })
         .collect();
 
@@ -101,7 +98,10 @@ pub async fn run(plan: &ChaosPlan) -> Result<ChaosReport> {
     read_everything(&node, &people, &checker).await?;
     complete(&devices, &checker).await;
     for device in &devices {
-        report.count(device.tally());
+        match device {
+            Participant::Plain(device) => report.count(device.tally()),
+            Participant::Sdk(app) => report.count_app(app.shown(), app.failures()),
+        }
     }
     drop(devices);
     node.terminate();
@@ -118,13 +118,15 @@ async fn populate(node: &Node, people: usize, checker: &SharedChecker) -> Result
     let api = Api::new(node.base_url());
     let mut persons = Vec::new();
     for index in 0..people {
-        let first = api.sign_up(&handle(index), PASSWORD).await?;
-        let second = api.log_in(&handle(index), PASSWORD, "second").await?;
-        for login in [&first, &second] {
+        let mut logins = vec![api.sign_up(&handle(index), PASSWORD).await?];
+        if index % 2 == 0 {
+            logins.push(api.log_in(&handle(index), PASSWORD, "second").await?);
+        }
+        for login in &logins {
             lock(checker).add_device(login.user, login.device);
         }
         persons.push(Person {
-            logins: vec![first, second],
+            logins,
             channels: Vec::new(),
         });
     }
@@ -165,23 +167,47 @@ fn join(persons: &mut [Person], checker: &SharedChecker, channel: ChannelId, mem
     }
 }
 
-fn spawn_devices(
+/// Two devices for each person: one speaks the protocol itself; the other one does too, or is the SDK, in turn.
+async fn start_devices(
+    plan: &ChaosPlan,
     people: &[Person],
     checker: &SharedChecker,
     listening: &watch::Receiver<Option<String>>,
-) -> Vec<Arc<Device>> {
-    let logins = people.iter().flat_map(|person| &person.logins);
-    logins
-        .map(|login| {
-            let plan = DevicePlan {
-                login: login.clone(),
-                push: PushMode::All,
-                heartbeat: HEARTBEAT,
-                endpoint: listening.clone(),
-            };
-            Arc::new(Device::spawn(plan, Arc::clone(checker)))
-        })
-        .collect()
+    forward: &Forward,
+) -> Result<Vec<Participant>> {
+    let mut devices = Vec::new();
+    for (index, person) in people.iter().enumerate() {
+        devices.push(plain(&person.logins[0], checker, listening));
+        if let Some(second) = person.logins.get(1) {
+            devices.push(plain(second, checker, listening));
+            continue;
+        }
+        let folder = plan.folder.join(format!("sdk-{index}"));
+        let app = App::start(
+            &forward.base_url(),
+            &folder,
+            &handle(index),
+            PASSWORD,
+            Arc::clone(checker),
+        )
+        .await?;
+        devices.push(Participant::Sdk(Arc::new(app)));
+    }
+    Ok(devices)
+}
+
+fn plain(
+    login: &Login,
+    checker: &SharedChecker,
+    listening: &watch::Receiver<Option<String>>,
+) -> Participant {
+    let plan = DevicePlan {
+        login: login.clone(),
+        push: PushMode::All,
+        heartbeat: HEARTBEAT,
+        endpoint: listening.clone(),
+    };
+    Participant::Plain(Arc::new(Device::spawn(plan, Arc::clone(checker))))
 }
 
 /// Kills and starts the node until the time is up; gives the last, undisturbed life.
@@ -291,10 +317,10 @@ async fn start(
 }
 
 /// Every message that a person typed gets its final answer.
-async fn settle(devices: &[Arc<Device>]) -> Result<()> {
+async fn settle(devices: &[Participant]) -> Result<()> {
     let deadline = Instant::now() + SETTLE;
     loop {
-        let unsettled: usize = devices.iter().map(|device| device.tally().unsettled).sum();
+        let unsettled: usize = devices.iter().map(Participant::unsettled).sum();
         if unsettled == 0 {
             return Ok(());
         }
@@ -334,10 +360,10 @@ async fn read_everything(node: &Node, people: &[Person], checker: &SharedChecker
 }
 
 /// Waits, without sending anything more, until every device was shown everything; the verdict tells if it was not.
-async fn complete(devices: &[Arc<Device>], checker: &SharedChecker) {
+async fn complete(devices: &[Participant], checker: &SharedChecker) {
     let deadline = Instant::now() + SETTLE;
     for device in devices {
-        while lock(checker).missing_at(device.device) > 0 && Instant::now() < deadline {
+        while lock(checker).missing_at(device.device()) > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

@@ -17,6 +17,10 @@ pub struct ChaosReport {
     pub starts: Vec<Duration>,
     /// Sum over all devices.
     pub tally: Tally,
+    /// Events that applications on the SDK were shown.
+    pub shown_by_sdk: u64,
+    /// Messages that the SDK gave up, and events that it said it cannot have.
+    pub sdk_failures: u64,
     pub took: Duration,
     /// `None` until judged.
     pub verdict: Option<Verdict>,
@@ -29,6 +33,8 @@ impl ChaosReport {
             killed_at: BTreeMap::new(),
             starts: Vec::new(),
             tally: Tally::default(),
+            shown_by_sdk: 0,
+            sdk_failures: 0,
             took: Duration::ZERO,
             verdict: None,
         }
@@ -52,6 +58,11 @@ impl ChaosReport {
         self.tally.resyncs += tally.resyncs;
     }
 
+    pub(super) fn count_app(&mut self, shown: u64, failures: u64) {
+        self.shown_by_sdk += shown;
+        self.sdk_failures += failures;
+    }
+
     /// Kills so far.
     pub fn kills(&self) -> u64 {
         self.killed_at.values().sum()
@@ -59,7 +70,8 @@ impl ChaosReport {
 
     /// Whether the promise held and no message was given up.
     pub fn is_clean(&self) -> bool {
-        self.tally.dropped == 0 && self.verdict.as_ref().is_some_and(Verdict::is_clean)
+        let given_up = self.tally.dropped + self.tally.resyncs + self.sdk_failures;
+        given_up == 0 && self.verdict.as_ref().is_some_and(Verdict::is_clean)
     }
 }
 
@@ -75,7 +87,7 @@ impl fmt::Display for ChaosReport {
         write!(
             f,
             "chaos seed {}: {} kills ({}) in {:.0?}, slowest start {slowest:.0?}, {} connections, {} settled by WELCOME, \
-             {} pages, {} hints lost, {} given up; ",
+             {} pages, {} hints lost, {} shown by the SDK, {} given up; ",
             self.seed,
             self.kills(),
             at.join(", "),
@@ -84,7 +96,8 @@ impl fmt::Display for ChaosReport {
             self.tally.resolved_by_welcome,
             self.tally.pages,
             self.tally.hints_lost,
-            self.tally.dropped,
+            self.shown_by_sdk,
+            self.tally.dropped + self.tally.resyncs + self.sdk_failures,
         )?;
         match &self.verdict {
             Some(verdict) => verdict.fmt(f),

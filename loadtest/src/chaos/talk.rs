@@ -4,16 +4,71 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use conch_wire::{ChannelId, MessageKey};
+use conch_wire::{ChannelId, DeviceId, MessageKey};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use crate::app::App;
 use crate::device::{Command, Device};
 
 /// A device with more unanswered messages than this stops talking until they are answered.
 const UNSETTLED_MAX: usize = 48;
 /// Above the size that is still pushed, so that devices must pull it.
 const LARGE_BYTES: usize = 20_000;
+
+/// One device of a person: the plain protocol, or the SDK.
+#[derive(Clone, Debug)]
+pub(super) enum Participant {
+    Plain(Arc<Device>),
+    Sdk(Arc<App>),
+}
+
+impl Participant {
+    pub(super) fn device(&self) -> DeviceId {
+        match self {
+            Participant::Plain(device) => device.device,
+            Participant::Sdk(app) => app.device,
+        }
+    }
+
+    /// Messages without a final answer.
+    pub(super) fn unsettled(&self) -> usize {
+        match self {
+            Participant::Plain(device) => device.tally().unsettled,
+            Participant::Sdk(app) => app.unsettled(),
+        }
+    }
+
+    async fn say(&self, channel: ChannelId, key: MessageKey, text: String) {
+        match self {
+            Participant::Plain(device) => {
+                let text = Bytes::from(text);
+                device.command(Command::Say { channel, key, text }).await;
+            }
+            // It makes its keys itself.
+            Participant::Sdk(app) => app.say(channel, text).await,
+        }
+    }
+
+    async fn read(&self, channel: ChannelId) {
+        match self {
+            Participant::Plain(device) => {
+                device.command(Command::Read { channel }).await;
+            }
+            // To the end, wherever that is: the node clamps it.
+            Participant::Sdk(app) => app.read(channel, conch_wire::limits::SEQ_MAX).await,
+        }
+    }
+
+    async fn vanish(&self, time: Duration) {
+        match self {
+            Participant::Plain(device) => {
+                device.command(Command::Vanish(time)).await;
+            }
+            Participant::Sdk(app) => app.vanish(time).await,
+        }
+    }
+}
 
 pub(super) struct Talker {
     rng: StdRng,
@@ -35,34 +90,32 @@ impl Talker {
     }
 
     /// Talks until it is aborted. `twin`: the person's other device.
-    pub(super) async fn run(mut self, device: Arc<Device>, twin: Arc<Device>) {
+    pub(super) async fn run(mut self, device: Participant, twin: Participant) {
         loop {
             let pause = self.pace.mul_f64(self.rng.random_range(0.1..1.9));
             tokio::time::sleep(pause).await;
-            if device.tally().unsettled > UNSETTLED_MAX {
+            if device.unsettled() > UNSETTLED_MAX {
                 continue;
             }
             let channel = self.channels[self.rng.random_range(0..self.channels.len())];
             match self.rng.random_range(0..100) {
                 0..=2 => {
                     let away = Duration::from_millis(self.rng.random_range(10..1_500));
-                    device.command(Command::Vanish(away)).await;
+                    device.vanish(away).await;
                 }
-                3..=9 => {
-                    device.command(Command::Read { channel }).await;
-                }
+                3..=9 => device.read(channel).await,
                 10..=13 => {
-                    // The same message from both devices at once.
                     let (key, text) = self.message();
-                    for device in [&device, &twin] {
-                        let text = text.clone();
-                        device.command(Command::Say { channel, key, text }).await;
+                    device.say(channel, key, text.clone()).await;
+                    // The same message from both devices at once, where both can use the same key.
+                    if let (Participant::Plain(_), Participant::Plain(_)) = (&device, &twin) {
+                        twin.say(channel, key, text).await;
                     }
                 }
                 _ => {
                     for _ in 0..self.rng.random_range(1..=6) {
                         let (key, text) = self.message();
-                        device.command(Command::Say { channel, key, text }).await;
+                        device.say(channel, key, text).await;
                     }
                 }
             }
@@ -70,7 +123,7 @@ impl Talker {
     }
 
     /// A message that nobody said before.
-    fn message(&mut self) -> (MessageKey, Bytes) {
+    fn message(&mut self) -> (MessageKey, String) {
         self.said += 1;
         let mut text = format!("{}/{} ", self.index, self.said);
         let length = if self.rng.random_range(0..200) == 0 {
@@ -79,6 +132,6 @@ impl Talker {
             self.rng.random_range(0..120)
         };
         text.extend(std::iter::repeat_n('x', length));
-        (MessageKey(self.rng.random()), Bytes::from(text))
+        (MessageKey(self.rng.random()), text)
     }
 }

@@ -98,13 +98,20 @@ impl ChannelRecord {
 
     /// Notes that somebody saw `event`.
     pub(super) fn observed(&mut self, channel: ChannelId, event: Observed, found: &mut Found) {
-        if event.is_message && !self.messages.contains_key(&event.print.0) {
-            found.add(Violation::Forged {
-                channel,
-                seq: event.seq,
-            });
+        let seq = event.seq;
+        let Some(print) = event.print else {
+            // Whatever the bytes: where a message lies nothing else can be seen.
+            let index = (seq as usize).wrapping_sub(1);
+            let there = self.places.get(index);
+            if there.is_some_and(|print| self.messages.contains_key(print)) {
+                found.add(Violation::SeqTwice { channel, seq });
+            }
+            return;
+        };
+        if event.is_message && !self.messages.contains_key(&print.0) {
+            found.add(Violation::Forged { channel, seq });
         }
-        self.place(channel, event.seq, event.print, found);
+        self.place(channel, seq, print, found);
     }
 
     fn place(&mut self, channel: ChannelId, seq: Seq, print: Fingerprint, found: &mut Found) {

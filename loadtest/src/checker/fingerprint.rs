@@ -17,13 +17,19 @@ impl Fingerprint {
         hasher.write(tail);
         Fingerprint(hasher.finish().max(1))
     }
+
+    /// A key for a message whose real key the checker's caller does not see: as unique as the content.
+    pub(crate) fn key_bytes(self) -> [u8; 16] {
+        u128::from(self.0).to_le_bytes()
+    }
 }
 
 /// One event as a reader saw it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Observed {
     pub seq: Seq,
-    pub print: Fingerprint,
+    /// `None`: the reader sees that the channel changed, and not by which bytes.
+    pub print: Option<Fingerprint>,
     /// A person's message: somebody must have sent it. Other events are made by the node.
     pub is_message: bool,
 }
@@ -38,8 +44,17 @@ impl Observed {
     pub fn parts(seq: Seq, author: UserId, kind: u8, tail: &[u8]) -> Observed {
         Observed {
             seq,
-            print: Fingerprint::of(author, kind, tail),
+            print: Some(Fingerprint::of(author, kind, tail)),
             is_message: EventKind::from_u8(kind).is_some_and(EventKind::is_message),
+        }
+    }
+
+    /// A change of the channel whose bytes the reader does not see.
+    pub fn change(seq: Seq) -> Observed {
+        Observed {
+            seq,
+            print: None,
+            is_message: false,
         }
     }
 }

@@ -257,7 +257,8 @@ fn resend_acknowledged_at_the_same_seq_passes() {
 fn one_key_stored_with_two_contents_is_caught() {
     let mut checker = conversation(2);
     let other = Observed::parts(3, ANN, TEXT, b"other content");
-    checker.attempted(CHANNEL, ANN, device(ANN), key(1), other.print);
+    let print = Fingerprint::of(ANN, TEXT, b"other content");
+    checker.attempted(CHANNEL, ANN, device(ANN), key(1), print);
     show_all(&mut checker, 1..=2);
     for (_, device) in DEVICES {
         checker.delivered(device, CHANNEL, other);
@@ -293,6 +294,15 @@ fn later_message_of_a_device_before_its_earlier_one_is_caught() {
                 ..
             }
         )
+    });
+}
+
+#[test]
+fn change_seen_where_a_message_lies_is_caught() {
+    let mut checker = conversation(2);
+    checker.delivered(DEVICES[1].1, CHANNEL, Observed::change(2));
+    broken(checker.verdict(), |v| {
+        matches!(v, Violation::SeqTwice { seq: 2, .. })
     });
 }
 

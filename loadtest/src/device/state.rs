@@ -438,13 +438,13 @@ impl State {
             .outbox
             .remove(index)
             .expect("the index was just found");
-        let event = Observed::parts(seq, user, EventKind::Text as u8, &item.text);
+        let kind = EventKind::Text as u8;
         self.notes.push(Note::Acked {
             channel,
-            print: event.print,
+            print: Fingerprint::of(user, kind, &item.text),
             seq,
         });
-        self.take(channel, event);
+        self.take(channel, Observed::parts(seq, user, kind, &item.text));
     }
 
     fn on_changes(&mut self, request: u32, changes: SyncChanges) {
