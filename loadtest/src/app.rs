@@ -127,6 +127,11 @@ impl App {
         let _ = self.client.connect().await;
     }
 
+    /// Is connected from here on, whoever was cut off while it was away.
+    pub async fn back(&self) {
+        let _ = self.client.connect().await;
+    }
+
     /// Messages without a final outcome.
     pub fn unsettled(&self) -> usize {
         self.counts.unsettled.load(Ordering::Relaxed)

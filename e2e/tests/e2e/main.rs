@@ -12,5 +12,6 @@ mod keys;
 mod kills;
 mod order;
 mod restore;
+mod sdk;
 mod serve;
 mod slow_reader;

@@ -48,10 +48,14 @@ async fn burst_with_refusals_a_crash_and_a_reconnect_ends_in_order() -> Result<(
     })
     .await?;
     say(5, BURST / 2).await;
-    eventually("a refusal, and what was refused to be taken", SOON, || async {
-        let counts = checker.lock().unwrap().counts();
-        counts.refusals > 0 && counts.acked_messages > 5
-    })
+    eventually(
+        "a refusal, and what was refused to be taken",
+        SOON,
+        || async {
+            let counts = checker.lock().unwrap().counts();
+            counts.refusals > 0 && counts.acked_messages > 5
+        },
+    )
     .await?;
     device
         .command(Command::Vanish(Duration::from_millis(30)))

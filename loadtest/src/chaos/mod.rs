@@ -94,6 +94,11 @@ pub async fn run(plan: &ChaosPlan) -> Result<ChaosReport> {
         talker.abort();
     }
     let node = node?;
+    for device in &devices {
+        if let Participant::Sdk(app) = device {
+            app.back().await;
+        }
+    }
     settle(&devices).await.with_context(|| node.output())?;
     read_everything(&node, &people, &checker).await?;
     complete(&devices, &checker).await;
