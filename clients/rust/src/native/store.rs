@@ -1,7 +1,7 @@
 //! The data folder: its lock, and the database with what the core remembers.
 //!
-//! One process at a time: an operating system's lock on the file `lock` is held as long as the [`Store`] lives, and falls
-//! with the process. The database is SQLite in WAL mode with `synchronous = FULL`, so a batch that [`Store::apply`] has
+//! One process at a time: an operating system's lock on the file `lock` is held until the [`Store`] is closed or dropped,
+//! and falls with the process. The database is SQLite in WAL mode with `synchronous = FULL`, so a batch that [`Store::apply`] has
 //! committed survives power loss; each batch is one transaction. Reading may go on beside writing.
 
 use std::fs::{File, TryLockError};
@@ -46,11 +46,11 @@ pub enum StoreError {
     Content(&'static str),
 }
 
-/// Handle to the data folder. Cheap to clone; the lock falls with the last one.
+/// Handle to the data folder. Cheap to clone; the lock falls with [`Store::close`], or with the last one.
 #[derive(Clone, Debug)]
 pub(super) struct Store {
     pool: SqlitePool,
-    _lock: Arc<File>,
+    lock: Arc<File>,
 }
 
 impl Store {
@@ -75,7 +75,7 @@ impl Store {
             .await?;
         let store = Store {
             pool,
-            _lock: Arc::new(lock),
+            lock: Arc::new(lock),
         };
         store.prepare().await?;
         Ok(store)
@@ -99,9 +99,11 @@ impl Store {
         Ok(transaction.commit().await?)
     }
 
-    /// Waits until what is being written is written.
+    /// Waits until what is being written is written, and lets go of the folder: handles that are left do nothing more.
     pub(super) async fn close(&self) {
         self.pool.close().await;
+        // The pool is closed: whoever takes the folder now has it alone. If this fails the lock falls with the handle.
+        let _ = self.lock.unlock();
     }
 
     // ---- the core's memory ----
