@@ -8,8 +8,6 @@
 //! | 3 | the data folder is refused (format, damage, index behind, in use) | leaves it: a person decides |
 //! | 4 | the log failed while running (write, fsync): nothing is acknowledged any more | starts it again |
 
-use std::process::ExitCode;
-
 use conch_store::embedded::OpenError;
 use thiserror::Error;
 
@@ -54,11 +52,5 @@ impl Failure {
             Failure::Log(_) => 4,
             Failure::Io { .. } | Failure::Other(_) => 1,
         }
-    }
-}
-
-impl From<&Failure> for ExitCode {
-    fn from(failure: &Failure) -> ExitCode {
-        ExitCode::from(failure.code())
     }
 }

@@ -17,7 +17,8 @@ fn main() -> ExitCode {
         Err(failure) => {
             // Where nobody reads it any more, the code still says it.
             let _ = writeln!(std::io::stderr(), "conch: {failure}");
-            ExitCode::from(&failure)
+            // At once: nothing that is left may hold the end up, or say anything more to anybody.
+            std::process::exit(i32::from(failure.code()))
         }
     }
 }

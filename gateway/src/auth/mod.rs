@@ -9,12 +9,15 @@ pub mod tokens;
 use std::sync::Arc;
 
 use conch_router::Refused;
-use conch_store::accounts::Accounts;
+use conch_store::accounts::{Accounts, Device};
 use conch_wire::Code;
 
 use crate::clock::Clock;
 use crate::session::effect::Identity;
 use tokens::{TokenError, Tokens};
+
+/// A device's last sign of life is this exact.
+const SEEN_EVERY_MS: u64 = 3_600_000;
 
 /// The check of access tokens against the key, the clock and the list of devices.
 #[derive(Debug)]
@@ -50,7 +53,9 @@ impl Gate {
             TokenError::Invalid => refused(Code::Unauthenticated, "the token is not accepted"),
         })?;
         match self.accounts.device(claims.device).await {
-            Ok(Some(device)) if device.user == claims.user && device.is_active() => {}
+            Ok(Some(device)) if device.user == claims.user && device.is_active() => {
+                self.note_seen(&device, wall_ms);
+            }
             Ok(Some(device)) if device.user == claims.user => {
                 return Err(refused(Code::DeviceRevoked, "the device was logged out"));
             }
@@ -72,5 +77,18 @@ impl Gate {
             device: claims.device,
             expires_ms: self.clock.now_ms() + left_ms,
         })
+    }
+
+    /// Notes a sign of life, seldom and behind the caller's back: it is a durable write, and only for people to look at.
+    fn note_seen(&self, device: &Device, wall_ms: u64) {
+        if wall_ms.saturating_sub(device.seen_ms) < SEEN_EVERY_MS {
+            return;
+        }
+        let (accounts, id) = (self.accounts.clone(), device.id);
+        tokio::spawn(async move {
+            if let Err(error) = accounts.touch_device(id, wall_ms).await {
+                tracing::warn!(%error, "a sign of life could not be noted");
+            }
+        });
     }
 }

@@ -22,7 +22,7 @@ use crate::session::marks::Marks;
 /// Most events and heads that wait.
 const PUSHES_MAX: usize = 512;
 /// Most bytes of event bodies that wait.
-const BYTES_MAX: usize = 49_152;
+const BYTES_MAX: usize = 32_768;
 
 /// Orders from the node to a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

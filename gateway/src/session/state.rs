@@ -37,8 +37,8 @@ use crate::hub::UserBudget;
 
 /// Views of channels that are asked for at once.
 const VIEWS_RUNNING_MAX: usize = 16;
-/// Pages that are read at once: each may be 64 KiB.
-const PAGES_RUNNING_MAX: usize = 2;
+/// Pages that are read at once: each may be 64 KiB, which counts against what a stalled client may cost.
+const PAGES_RUNNING_MAX: usize = 1;
 /// Openings that may wait before reading stops; HELLO alone may bring 256.
 const OPENS_QUEUED_MAX: usize = 512;
 /// READs, PINGs and AUTH_REFRESHes under way before reading stops.

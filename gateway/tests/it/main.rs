@@ -9,4 +9,6 @@ mod client;
 mod handshake;
 mod http;
 mod http_attacks;
+mod memory;
+mod tls;
 mod world;
