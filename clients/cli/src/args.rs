@@ -14,16 +14,16 @@ use clap::{Args as Group, Parser, Subcommand};
 )]
 pub(crate) struct Args {
     /// Where the node is: http://HOST:PORT or https://HOST:PORT
-    #[arg(long, env = "CONCH_SERVER", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, global = true, env = "CONCH_SERVER", default_value = "http://127.0.0.1:8080")]
     pub(crate) server: String,
     /// Where this device keeps its login, its messages and what it still has to send
-    #[arg(long, env = "CONCH_DATA", default_value = "conch-chat-data")]
+    #[arg(long, global = true, env = "CONCH_DATA", default_value = "conch-chat-data")]
     pub(crate) data: PathBuf,
     /// A further root certificate to trust (PEM)
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) ca: Option<PathBuf>,
     /// The name that others see; for sign-up (default: the handle)
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub(crate) name: Option<String>,
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
