@@ -40,7 +40,7 @@ pub(crate) struct Channel {
     pub(crate) fetching: bool,
     pub(crate) fetch_backoff: Backoff,
     pub(crate) read_due: Ms,
-    /// The mark that the server was told and has not confirmed.
+    /// The mark that the server was told on this connection.
     pub(crate) read_asked: Option<Seq>,
     pub(crate) read_backoff: Backoff,
 }
@@ -132,6 +132,11 @@ impl Channel {
 
     pub(crate) fn missing(&self) -> Option<(Seq, Seq)> {
         self.log.missing(self.left_seq.unwrap_or(SEQ_MAX))
+    }
+
+    /// A mark that the server was not told on this connection.
+    pub(crate) fn has_mark_to_tell(&self) -> bool {
+        self.marks.wanted > self.read_asked.unwrap_or(0)
     }
 
     /// A hole may have to be fetched at `at`, or sooner if that was settled before.

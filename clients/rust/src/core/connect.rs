@@ -21,6 +21,8 @@ use super::{Config, Core, Ms};
 
 /// From the wish to connect to WELCOME: name, TCP, TLS, upgrade, HELLO, in milliseconds.
 const HANDSHAKE_MAX_MS: Ms = 15_000;
+/// Close codes that are this protocol's; others are WebSocket's.
+const PROTOCOL_CODES: std::ops::Range<u16> = 4_100..4_700;
 /// A connection that lasted this long clears what was held against the server, in milliseconds.
 const STABLE_MS: Ms = 10_000;
 
@@ -269,7 +271,11 @@ impl Core {
 
     fn lost(&mut self, now: Ms, close_code: Option<u16>) {
         let word = self.link.last_word.take();
-        let code = word.map(|(code, _)| code).or(close_code);
+        // The close decides; the word before it stands in where the close's number did not arrive.
+        let code = close_code
+            .filter(|code| PROTOCOL_CODES.contains(code))
+            .or(word.map(|(code, _)| code))
+            .or(close_code);
         let advised_ms = word.map_or(0, |(_, retry_after_ms)| retry_after_ms).into();
         if let Phase::Online { since } = self.link.phase
             && now >= since + STABLE_MS
@@ -279,11 +285,15 @@ impl Core {
         let leave_at = self.link.leave_at.take();
         self.end_connection();
 
-        self.link.ended_by_code = code.is_some_and(|code| (4_100..4_700).contains(&code));
+        self.link.ended_by_code = code.is_some_and(|code| PROTOCOL_CODES.contains(&code));
         match code.map(Advice::of) {
             Some(Advice::Stop) => {
                 let code = code.and_then(Code::nearest).unwrap_or(Code::Flooding);
                 return self.stopped(StopReason::Ended(code));
+            }
+            // Another connection of this device works in our place: two would take turns for ever.
+            _ if code == Some(Code::SessionReplaced.number()) => {
+                return self.stopped(StopReason::Ended(Code::SessionReplaced));
             }
             Some(Advice::FixRequest) if code == Some(Code::UnsupportedVersion.number()) => {
                 return self.stopped(StopReason::UnsupportedVersion);

@@ -59,6 +59,10 @@ impl Marks {
         if is_message && is_own && seq > self.read_seq {
             self.read_seq = seq;
             self.read_ordinal = self.head_ordinal;
+            // The owner's mark is at least there: a READ below it moves nothing and is not answered.
+            if self.wanted <= seq {
+                self.wanted = 0;
+            }
         }
     }
 
@@ -117,6 +121,15 @@ mod tests {
         assert_eq!(marks.unread(), 4);
         marks.on_placed(6, true, true);
         assert_eq!((marks.unread(), marks.read_seq), (0, 6));
+    }
+
+    #[test]
+    fn own_message_settles_a_mark_below_it() {
+        let mut marks = Marks::default();
+        marks.on_head(&head((5, 5), (1, 1)));
+        marks.want(5);
+        marks.on_placed(6, true, true);
+        assert_eq!(marks.wanted, 0);
     }
 
     #[test]

@@ -333,7 +333,7 @@ impl Core {
         }
         let marks = self.marks_due.iter().filter_map(|id| {
             let channel = self.channels.get(id)?;
-            channel.read_asked.is_none().then_some(channel.read_due)
+            channel.has_mark_to_tell().then_some(channel.read_due)
         });
         let gaps = self.next_gap_at();
         let sends = self.next_send_at();

@@ -1,4 +1,7 @@
-//! Read marks on their way to the server: kept until its word has reached them, one question per channel at a time.
+//! Read marks on their way to the server: kept until its word has reached them.
+//!
+//! A mark that moves nothing is not answered, so nothing waits for an answer: each mark is told once per connection, a newer
+//! one after a pause.
 
 use conch_wire::frame::{ChannelOpened, Cursor, ErrorFrame};
 use conch_wire::{ChannelId, ClientFrame, Seq};
@@ -7,6 +10,9 @@ use super::advice::Advice;
 use super::channel::Channel;
 use super::requests::Asked;
 use super::{Core, Ms};
+
+/// Marks of a channel that follow each other faster than this are told as one, in milliseconds.
+const READ_PAUSE_MS: Ms = 500;
 
 impl Core {
     pub(super) fn on_mark_read(&mut self, id: ChannelId, seq: Seq) {
@@ -25,8 +31,9 @@ impl Core {
         for id in &self.marks_due {
             match self.channels.get_mut(id) {
                 Some(channel) if channel.marks.wanted > 0 => {
-                    if channel.read_asked.is_none() && channel.read_due <= now {
+                    if channel.has_mark_to_tell() && channel.read_due <= now {
                         channel.read_asked = Some(channel.marks.wanted);
+                        channel.read_due = now + READ_PAUSE_MS;
                         asked.push((*id, channel.marks.wanted));
                     }
                 }

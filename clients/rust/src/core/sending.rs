@@ -204,7 +204,6 @@ impl Core {
         channel.marks.on_head(head);
         channel.log.note_head(head.head_seq);
         channel.listed = self.meta.listing.round;
-        channel.read_asked = channel.read_asked.filter(|asked| *asked > head.read_seq);
         self.changed.insert(head.channel);
         self.note_gap(now, head.channel);
     }

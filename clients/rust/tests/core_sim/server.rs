@@ -343,7 +343,11 @@ impl Server {
                     return;
                 }
                 let log = self.logs.get_mut(&channel).unwrap();
-                log.read = log.read.max(seq.min(log.visible()));
+                let seq = seq.min(log.visible());
+                if seq <= log.read {
+                    return; // moves nothing, and is not answered
+                }
+                log.read = seq;
                 let head = self.head(channel);
                 for session in self.sessions.iter_mut().filter(|it| it.live) {
                     session.put(ANSWERS, &ServerFrame::ChannelHead(head));
