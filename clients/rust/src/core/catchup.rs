@@ -105,7 +105,7 @@ impl Core {
         if self.sync.first_due.is_some_and(|due| now >= due) {
             self.sync.first_due = None;
             self.give_up_cursors(now);
-            if !self.requests.is_syncing() {
+            if self.sync.chain.is_some() && !self.requests.is_syncing() {
                 self.sync.chain = None;
                 self.sync.wanted = true;
             }
