@@ -9,12 +9,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use conch_wire::{MessageKey, ServerFrame};
 use hdrhistogram::Histogram;
 use tokio::sync::mpsc;
 
-use super::disk::DiskProbe;
+use super::disk::{DiskProbe, latencies};
 use super::{Pair, TEXT_BYTES, fresh_node, hello, pairs};
 use crate::raw::{Draft, RawClient};
 
@@ -74,10 +74,9 @@ type Shared = Arc<Mutex<Tally>>;
 pub async fn ack(folder: &Path, rate: u32, seconds: u64) -> Result<AckFigures> {
     let (_plan, node) = fresh_node(folder, "ack").await?;
     let pairs = pairs(&node, PAIRS).await?;
-    let histogram = || Histogram::new(3).context("a histogram");
     let tally: Shared = Arc::new(Mutex::new(Tally {
-        ack_us: histogram()?,
-        lag_us: histogram()?,
+        ack_us: latencies(),
+        lag_us: latencies(),
         refused: 0,
     }));
     let mut lanes = Vec::new();

@@ -13,6 +13,16 @@ use hdrhistogram::Histogram;
 const BLOCK: usize = 4_096;
 const FILE_BLOCKS: u64 = 1_024;
 
+/// Longest latency that is told apart from longer ones, in microseconds: a minute.
+const LATENCY_US_MAX: u64 = 60_000_000;
+
+/// An empty distribution of latencies in microseconds. Bounded from the start: a histogram that grows by itself only
+/// does so for `record`, and `saturating_record` would cut every value to its first, tiny range.
+pub(super) fn latencies() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_US_MAX, 3)
+        .expect("bounds and digits are constants within the range")
+}
+
 /// A file to sync.
 pub(super) struct DiskProbe {
     file: File,
@@ -32,7 +42,7 @@ impl DiskProbe {
             file.write_all_at(&[1; BLOCK], block * BLOCK as u64)?;
         }
         file.sync_all()?;
-        let took_us = Histogram::new(3).expect("three digits are within the histogram's range");
+        let took_us = latencies();
         Ok(DiskProbe {
             file,
             next: 0,
@@ -52,5 +62,18 @@ impl DiskProbe {
             self.next += 1;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_latencies_are_not_cut() {
+        let mut latencies = latencies();
+        latencies.saturating_record(120);
+        latencies.saturating_record(1_000_000);
+        assert!(latencies.max() >= 1_000_000 && latencies.min() >= 120);
     }
 }
