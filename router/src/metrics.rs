@@ -32,7 +32,7 @@ macro_rules! metrics {
 }
 
 metrics! {
-    QUEUE_DEPTH, "conch_router_queue_depth", Gauge, "Requests taken from an owner loop's queue in its last pass, by shard.";
+    QUEUE_DEPTH, "conch_router_queue_depth", Gauge, "Most requests that an owner loop found in its queue in one pass lately, by shard.";
     REFUSALS, "conch_router_refusals_total", Counter, "Refusals given by owners, by code.";
     BATCHES, "conch_router_batches_total", Counter, "Appends handed to the store by owner loops.";
     EVENTS_COMMITTED, "conch_router_events_committed_total", Counter, "Events that became durable.";

@@ -16,6 +16,9 @@ pub(crate) mod send;
 pub(crate) mod state;
 pub(crate) mod window;
 
+#[cfg(test)]
+mod properties;
+
 use conch_store::{EventRow, Range, ReadLimit, Refusal};
 use conch_wire::event::{ChannelKind, PendingAnswer};
 use conch_wire::frame::ChannelHead;

@@ -179,7 +179,7 @@ impl ChannelState {
             };
             return effects.answer(ticket, Ok(Answer::History(nothing)));
         }
-        if let Some(found) = self.from_tail(from..=to, request.newest_first, limit) {
+        if let Some(found) = self.page_in_tail(from..=to, request.newest_first, limit) {
             let rows = HistoryRows {
                 covered_from: *found.start(),
                 covered_to: *found.end(),
@@ -206,7 +206,7 @@ impl ChannelState {
     }
 
     /// The part of a range that a page takes, if the tail alone can tell.
-    fn from_tail(
+    fn page_in_tail(
         &self,
         range: RangeInclusive<Seq>,
         newest_first: bool,

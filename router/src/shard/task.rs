@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use conch_store::{
     AppendError, Appended, ChannelSnapshot, MessageStore, Range, ReadLimit, Record, Refusal,
 };
-use conch_wire::{ChannelId, SessionId, UserId};
+use conch_wire::{AckFlags, ChannelId, SessionId, UserId};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use metrics::{counter, gauge};
@@ -94,6 +94,8 @@ pub(crate) struct Shard {
     room_asked: Vec<bool>,
     effects: Effects,
     appends_in_flight: usize,
+    /// Most requests that one pass found since they were last reported.
+    deepest_queue: usize,
     started: Instant,
     now_ms: u64,
     /// The store failed: nothing is acknowledged any more.
@@ -139,6 +141,7 @@ impl Shard {
             room_asked: vec![false; shards],
             effects: Effects::default(),
             appends_in_flight: 0,
+            deepest_queue: 0,
             started: Instant::now(),
             now_ms: 0,
             failed: false,
@@ -219,6 +222,7 @@ impl Shard {
         if inputs.len() * 2 > queue_max {
             tracing::debug!(shard = self.index, depth = inputs.len(), "queue half full");
         }
+        self.deepest_queue = self.deepest_queue.max(inputs.len());
         for completion in ended.drain(..) {
             self.on_completion(completion);
         }
@@ -301,6 +305,7 @@ impl Shard {
     }
 
     fn refuse_send(&mut self, send: &crate::SendRequest, refused: Refused) {
+        counter!(names::REFUSALS, "code" => refused.code.name()).increment(1);
         refuse_send(send, refused, &mut self.effects);
     }
 
@@ -417,6 +422,7 @@ impl Shard {
             fences: &self.fences,
             behind: slot.outbox.waiting(),
         };
+        let pushes_before = self.effects.pushes.len();
         let effects = &mut self.effects;
         let outcome = catch_unwind(AssertUnwindSafe(|| step(state, &context, effects)));
         if outcome.is_err() {
@@ -427,6 +433,7 @@ impl Shard {
             self.on_panic(channel);
             return false;
         }
+        count(&self.effects.pushes[pushes_before..]);
         for (user, head) in self.effects.heads.drain(..) {
             slot.outbox.head(user, head, self.rules.shards);
         }
@@ -919,7 +926,7 @@ impl Shard {
             .filter(|slot| slot.is_quarantined())
             .count();
         let behind: usize = self.behind.iter().map(VecDeque::len).sum();
-        let depth = self.inputs.len();
+        let depth = std::mem::take(&mut self.deepest_queue);
         gauge!(names::CHANNELS_LOADED, "shard" => shard.clone()).set(self.channels.len() as f64);
         gauge!(names::USERS_LOADED, "shard" => shard.clone()).set(self.users.len() as f64);
         gauge!(names::QUARANTINED, "shard" => shard.clone()).set(quarantined as f64);
@@ -1036,6 +1043,24 @@ impl Shard {
         });
         // Not one of the bounded reads: it may wait for the log. Bounded by the queue, one per pair.
         self.completions.push(read);
+    }
+}
+
+/// Counts what sends were answered with. Only a state's own answers come here, never deliveries.
+fn count(answers: &[(SessionId, Push)]) {
+    for (_, push) in answers {
+        match push {
+            Push::Refused { refused, .. } => {
+                counter!(names::REFUSALS, "code" => refused.code.name()).increment(1);
+            }
+            Push::Acked { acks, .. } => {
+                let again = acks.iter().filter(|ack| ack.flags == AckFlags::DUP).count();
+                if again > 0 {
+                    counter!(names::DUPLICATES).increment(again as u64);
+                }
+            }
+            Push::Event(_) | Push::Head(_) | Push::Close(_) => {}
+        }
     }
 }
 

@@ -2,5 +2,9 @@
 
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
+mod groups;
+mod keys;
+mod people;
 mod talk;
+mod trouble;
 mod world;

@@ -24,14 +24,16 @@ pub(crate) const ANNA: UserId = UserId(1001);
 pub(crate) const BERT: UserId = UserId(2002);
 pub(crate) const CARL: UserId = UserId(3003);
 
+/// The session whose shard is held up while the gate is locked.
+pub(crate) const BUSY: SessionId = SessionId(99);
+
 /// Writes down every push.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     pushed: Mutex<HashMap<SessionId, Vec<Push>>>,
     changed: watch::Sender<u64>,
-    /// While locked, pushes do not return: a shard that is busy.
+    /// While locked, pushes to [`BUSY`] do not return: a shard that does not come round.
     pub(crate) gate: Mutex<()>,
-    pub(crate) batches: std::sync::atomic::AtomicUsize,
 }
 
 impl Link for Recorder {
@@ -39,9 +41,9 @@ impl Link for Recorder {
         if batch.is_empty() {
             return;
         }
-        drop(self.gate.lock().unwrap());
-        self.batches
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        if batch.iter().any(|(session, _)| *session == BUSY) {
+            drop(self.gate.lock().unwrap());
+        }
         let mut pushed = self.pushed.lock().unwrap();
         for (session, push) in batch.drain(..) {
             pushed.entry(session).or_default().push(push);
@@ -78,7 +80,6 @@ impl World {
             pushed: Mutex::default(),
             changed: watch::Sender::new(0),
             gate: Mutex::default(),
-            batches: std::sync::atomic::AtomicUsize::new(0),
         });
         let router = Router::start(config, Arc::new(store.clone()), link.clone());
         World {
