@@ -6,6 +6,7 @@
 
 mod bad_input;
 mod catch_up;
+mod chat;
 mod durable;
 mod index;
 mod keys;
