@@ -94,7 +94,7 @@ pub async fn run<T: Transport>(transport: T, id: SessionId, edge: Arc<Edge>) {
 /// A stage of a send at which a test ends the process; nothing without the feature `failpoints`.
 fn crash_point(name: &'static str) {
     let _ = name;
-    fail::fail_point!(name, |_| std::process::abort());
+    fail::fail_point!(name, |_| conch_store::crash::kill_self());
 }
 
 type Running = Pin<Box<dyn Future<Output = Answer> + Send>>;
