@@ -16,6 +16,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("conch-client", &["conch-wire"]),
     ("conch-chat", &["conch-client"]),
     ("conch-loadtest", &["conch-wire", "conch-client"]),
+    // The client is a dev-dependency there: its host is one of the clients under test.
+    ("conch-conformance", &["conch-wire", "conch-client"]),
 ];
 
 /// Crates that may use anything and that nothing uses.
