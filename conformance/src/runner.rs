@@ -340,6 +340,7 @@ impl Run {
                     let seq = state.world.remove_me(at, by);
                     if remove.push {
                         state.push_all(at, seq);
+                        state.end_aliases(at);
                     }
                 });
             }

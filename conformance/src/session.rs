@@ -162,6 +162,7 @@ impl Session {
 
     fn bind(&mut self, alias: Alias, channel: ChannelId) {
         self.aliases.insert(alias, channel);
+        self.used_aliases.insert(alias);
         self.by_channel.insert(channel, alias);
     }
 
@@ -350,6 +351,10 @@ impl State {
         for cursor in &hello.cursors {
             self.check_alias(s, cursor);
         }
+        if !hello.pending.is_empty() && hello.replaces.is_none() {
+            self.rules
+                .breach("P-063: pending sends without the session that they were attempted on");
+        }
         let first_seqs = self
             .world
             .channels
@@ -480,14 +485,14 @@ impl State {
             } => {
                 self.sessions[s].outstanding.remove(&request);
                 match self.world.by_id(channel) {
-                    Some(at) if self.world.channels[at].left_seq.is_none() => {
+                    Some(at) => {
                         self.world.read(at, seq);
                         self.head(at);
                     }
-                    _ if request != 0 => {
+                    None if request != 0 => {
                         self.refuse_request(s, request, frame_type::READ, Code::NotFound);
                     }
-                    _ => {}
+                    None => {}
                 }
             }
             ClientFrame::Credit { bytes } => self.on_credit(s, bytes),
@@ -590,8 +595,7 @@ impl State {
     }
 
     fn open(&mut self, s: usize, request: u32, cursor: Cursor, item: u16) {
-        let at = self.world.by_id(cursor.channel);
-        let Some(at) = at.filter(|at| self.world.channels[*at].left_seq.is_none()) else {
+        let Some(at) = self.world.by_id(cursor.channel) else {
             let error = ErrorFrame {
                 code: Code::NotFound,
                 retry_after_ms: 0,
@@ -774,7 +778,7 @@ impl State {
             .as_ref()
             .is_some_and(|it| it.push == PushMode::Opened);
         let alias = session.by_channel.get(&id).copied();
-        if session.credit <= 0 || (session.noted.contains(&id)) {
+        if session.credit <= 0 || session.noted.contains(&id) {
             session.noted.insert(id);
             return self.note(format!("{s}: no credit, channel noted"));
         }
@@ -811,6 +815,16 @@ impl State {
     pub(crate) fn push_all(&mut self, at: usize, seq: Seq) {
         for s in self.live() {
             self.push(s, at, seq);
+        }
+    }
+
+    /// The alias ends with the event that removes me (P-026).
+    pub(crate) fn end_aliases(&mut self, at: usize) {
+        let channel = self.world.channels[at].id;
+        for session in &mut self.sessions {
+            if let Some(alias) = session.by_channel.remove(&channel) {
+                session.aliases.remove(&alias);
+            }
         }
     }
 

@@ -765,6 +765,7 @@ impl Client {
                         self.overtake(channel, &keys);
                     }
                 } else if error.code == Code::BadAlias {
+                    self.alias_of.remove(&channel);
                     self.open(channel);
                 } else {
                     let refused = keys.get(usize::from(error.item)).copied();

@@ -55,6 +55,7 @@ async fn main() -> Result<()> {
             && let Some(mut leaving) = socket.take()
         {
             let _ = leaving.close(None).await;
+            client.on_closed(None)?;
         }
         tokio::select! {
             command = next() => match command? {
