@@ -7,6 +7,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
@@ -51,6 +52,9 @@ struct Run {
     /// Cases that run at the same time.
     #[arg(long, default_value_t = 8)]
     jobs: usize,
+    /// How long each step may wait, in milliseconds; each case says its own unless this is given.
+    #[arg(long)]
+    patience_ms: Option<u64>,
     /// Show the trace of failed cases.
     #[arg(long)]
     trace: bool,
@@ -91,6 +95,7 @@ async fn execute(run: Run) -> Result<bool> {
         client: run.client.split_whitespace().map(str::to_owned).collect(),
         folder: fresh_folder("run"),
         jobs: run.jobs,
+        patience: run.patience_ms.map(Duration::from_millis),
     };
     let folder = settings.folder.clone();
     let outcomes = run_all(cases, settings).await;

@@ -40,6 +40,8 @@ pub struct Settings {
     pub folder: PathBuf,
     /// Cases that run at the same time.
     pub jobs: usize,
+    /// In place of the cases' own.
+    pub patience: Option<Duration>,
 }
 
 /// How a case ended.
@@ -89,7 +91,9 @@ async fn run(case: Case, settings: &Settings) -> Outcome {
         Err(error) => return outcome(Some(format!("server: {error:#}")), Vec::new()),
     };
     let mut run = Run {
-        patience: Duration::from_millis(case.patience_ms),
+        patience: settings
+            .patience
+            .unwrap_or(Duration::from_millis(case.patience_ms)),
         server: server.clone(),
         client: settings.client.clone(),
         folder: folder.clone(),

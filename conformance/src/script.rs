@@ -31,6 +31,9 @@ pub struct Case {
     /// What WELCOME announces, where it differs from the protocol's usual values.
     #[serde(default)]
     pub limits: LimitsSpec,
+    /// Whether the gap between a cursor and the head is streamed when a channel opens; a node that has no credit left does not.
+    #[serde(default = "yes")]
+    pub stream_gaps: bool,
     pub channels: Vec<ChannelSpec>,
     pub steps: Vec<Step>,
 }

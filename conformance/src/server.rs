@@ -51,6 +51,7 @@ pub(crate) struct State {
     pub(crate) taken: HashMap<String, Held>,
     pub(crate) counts: HashMap<&'static str, usize>,
     pub(crate) case_limits: LimitsSpec,
+    pub(crate) stream_gaps: bool,
     /// The script asked for something that cannot be.
     failed: Option<String>,
     trace: VecDeque<String>,
@@ -70,6 +71,7 @@ impl State {
             taken: HashMap::new(),
             counts: HashMap::new(),
             case_limits: case.limits,
+            stream_gaps: case.stream_gaps,
             failed: None,
             trace: VecDeque::new(),
         }

@@ -414,14 +414,6 @@ impl State {
             self.rules
                 .breach("P-036: more than 64 sends without an answer");
         }
-        if let Some(until) = session.not_before.remove(&channel)
-            && now + 5 < until
-        {
-            self.rules.breach(format!(
-                "9: sent again {} ms before retry_after_ms was over",
-                until - now
-            ));
-        }
         let items: Vec<Item> = sends
             .iter()
             .map(|send| Item {
@@ -431,6 +423,14 @@ impl State {
             })
             .collect();
         self.rules.on_items(channel, &items);
+        if let Some(until) = self.sessions[s].not_before.remove(&channel)
+            && now + 5 < until
+        {
+            self.rules.breach(format!(
+                "9: sent again {} ms before retry_after_ms was over",
+                until - now
+            ));
+        }
     }
 
     /// Answers a frame the way a node does.
@@ -619,7 +619,8 @@ impl State {
         let resync = cursor.seq > 0 && !is_of_now;
         let opened = channel.opened(alias, resync);
         self.put(s, &ServerFrame::ChannelOpened { request, opened });
-        if cursor.seq > 0 && is_of_now && head - cursor.seq <= GAP_STREAMED_MAX {
+        if self.stream_gaps && cursor.seq > 0 && is_of_now && head - cursor.seq <= GAP_STREAMED_MAX
+        {
             let from = (cursor.seq + 1).max(self.world.channels[at].first_seq);
             for seq in from..=head {
                 self.push(s, at, seq);

@@ -421,7 +421,7 @@ impl Client {
             ServerFrame::ChannelOpened { request, opened } => {
                 self.asked.remove(&request);
                 let channel = opened.head.channel.0;
-                if opened.resync {
+                if opened.resync && !self.is_wrong("ignores-generation") {
                     say(&Said::Reset { channel });
                     self.store.channels.remove(&channel);
                 }
@@ -484,6 +484,10 @@ impl Client {
             let it = self.store.channels.entry(channel).or_default();
             it.known = it.known.max(event.seq);
         } else {
+            if self.is_wrong("ignores-gap") {
+                let it = self.store.channels.entry(channel).or_default();
+                it.have = it.have.max(event.seq - 1);
+            }
             self.take(channel, event);
         }
         self.fill_gap(channel);
@@ -491,7 +495,6 @@ impl Client {
 
     /// An event from a push, a page or an ack.
     fn take(&mut self, id: u64, event: Event) {
-        let ignores_gaps = self.is_wrong("ignores-gap");
         let user = self.store.user;
         let channel = self.store.channels.entry(id).or_default();
         if event.seq <= channel.have {
@@ -507,9 +510,6 @@ impl Client {
             text: event.text().map(str::to_owned),
         };
         channel.events.insert(event.seq, kept);
-        if ignores_gaps {
-            channel.have = event.seq - 1;
-        }
         while let Some(next) = channel.events.get(&(channel.have + 1)) {
             channel.have += 1;
             if channel.have > channel.head_seq {
@@ -603,11 +603,7 @@ impl Client {
         let Some(it) = self.store.channels.get(&id) else {
             return;
         };
-        if it.have >= it.known
-            || !self.online
-            || self.asked.values().any(is_asked)
-            || self.is_wrong("ignores-gap")
-        {
+        if it.have >= it.known || !self.online || self.asked.values().any(is_asked) {
             return;
         }
         let history = History {

@@ -1,0 +1,138 @@
+//! The conformance script itself: the smallest client and the Rust SDK pass every case, and a client that breaks a rule on
+//! purpose is found by the cases that are about it.
+//!
+//! Clients are this package's examples, which `cargo test` builds.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use conch_conformance::{Case, Outcome, Settings, fresh_folder, load_folder, run_all};
+
+fn cases() -> Vec<Case> {
+    load_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts")).unwrap()
+}
+
+/// The program of an example, beside the folder of this test's own.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let program = test
+        .parent()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .join("examples")
+        .join(name);
+    assert!(
+        program.exists(),
+        "{} is not built: cargo build --examples",
+        program.display()
+    );
+    program
+}
+
+async fn outcomes(client: &[&str], cases: Vec<Case>, patience: Option<Duration>) -> Vec<Outcome> {
+    let mut command = vec![example(client[0]).display().to_string()];
+    command.extend(client[1..].iter().map(|it| (*it).to_owned()));
+    let folder = fresh_folder(&client.join("-").replace('/', "-"));
+    let settings = Settings {
+        client: command,
+        folder: folder.clone(),
+        jobs: 8,
+        patience,
+    };
+    let outcomes = run_all(cases, settings).await;
+    let _ = std::fs::remove_dir_all(folder);
+    outcomes
+}
+
+async fn passes(client: &str) {
+    let outcomes = outcomes(&[client], cases(), None).await;
+    let failed: Vec<String> = outcomes
+        .iter()
+        .filter_map(|it| {
+            let why = it.failure.as_ref()?;
+            Some(format!("{}: {why}\n{}\n", it.name, it.trace.join("\n")))
+        })
+        .collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_smallest_client_passes() {
+    passes("reference_host").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rust_sdk_passes() {
+    passes("rust_host").await;
+}
+
+/// What a client does wrong, a case about it, and what the case must find.
+const WRONG: &[(&str, &str, &str)] = &[
+    ("no-retry", "kill-before-ack", "P-030"),
+    ("no-retry", "outcome-unknown", "P-030"),
+    ("new-key", "cut-before-store", "P-029"),
+    ("overtakes", "burst-rate-limited", "P-035"),
+    ("overtakes", "outcome-unknown", "P-035"),
+    ("two-in-flight", "ack-late", "P-035"),
+    ("shows-repeats", "repeats", "P-038"),
+    ("ignores-gap", "skipped-seq", "P-039"),
+    ("ignores-gap", "collapse", "P-039"),
+    ("shows-by-arrival", "ack-before-delivery", "P-039"),
+    ("shows-own-early", "own-author-hold", "waited"),
+    ("forgets-pending", "kill-after-store", "pending sends"),
+    ("claims-too-much", "cut-with-a-gap", "P-038"),
+    ("grants-nothing", "credit-at-the-edge", "waited"),
+    ("hurries", "burst-rate-limited", "retry_after_ms"),
+    ("hurries", "goaway", "P-057"),
+    ("no-ping", "heartbeat", "waited"),
+    ("endures-silence", "silence", "waited"),
+    ("ignores-generation", "resync-by-generation", ""),
+    ("ignores-sync-now", "sync-now", "waited"),
+    ("skips-everything", "unknown-fatal-frame", "waited"),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_breaks_a_rule_is_found() {
+    let cases = cases();
+    let mut missed = Vec::new();
+    for (wrong, case, finding) in WRONG {
+        let only = cases
+            .iter()
+            .filter(|it| it.name == *case)
+            .cloned()
+            .collect();
+        let client = ["reference_host", "--wrong", wrong];
+        let outcomes = outcomes(&client, only, Some(Duration::from_secs(2))).await;
+        match outcomes.first().and_then(|it| it.failure.as_ref()) {
+            Some(why) if why.contains(finding) => {}
+            other => missed.push(format!("{wrong} in {case}: {other:?}")),
+        }
+    }
+    assert!(missed.is_empty(), "not found:\n{}", missed.join("\n"));
+}
+
+/// A program that says nothing ends by the deadline, with a word about what was awaited.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_hangs_ends_by_the_deadline() {
+    let folder = fresh_folder("hangs");
+    let settings = Settings {
+        client: vec!["sleep".into(), "60".into()],
+        folder: folder.clone(),
+        jobs: 1,
+        patience: Some(Duration::from_millis(300)),
+    };
+    let only = cases()
+        .into_iter()
+        .filter(|it| it.name == "ack-late")
+        .collect();
+    let outcomes = run_all(only, settings).await;
+    let _ = std::fs::remove_dir_all(folder);
+    let why = outcomes[0].failure.clone().unwrap();
+    assert!(
+        why.contains("waited 300 ms in vain for state online"),
+        "{why}"
+    );
+}
