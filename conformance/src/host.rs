@@ -153,6 +153,9 @@ mod id {
     }
 }
 
+/// What a stream of the client's says, line by line.
+pub(crate) type LinesOf<R> = Lines<BufReader<R>>;
+
 /// A running client.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -165,11 +168,7 @@ impl Process {
     pub(crate) fn start(
         command: &[String],
         folder: &Path,
-    ) -> Result<(
-        Process,
-        Lines<BufReader<ChildStdout>>,
-        Lines<BufReader<ChildStderr>>,
-    )> {
+    ) -> Result<(Process, LinesOf<ChildStdout>, LinesOf<ChildStderr>)> {
         let Some((program, arguments)) = command.split_first() else {
             bail!("the command of the client is empty");
         };
@@ -205,7 +204,7 @@ impl Process {
     }
 }
 
-fn lines<R: AsyncRead + Unpin>(read: R) -> Lines<BufReader<R>> {
+fn lines<R: AsyncRead + Unpin>(read: R) -> LinesOf<R> {
     BufReader::new(read).lines()
 }
 

@@ -333,11 +333,9 @@ impl State {
                         .breach("P-050: more credit was granted than was used");
                 }
             }
-            ClientFrame::AuthRefresh { token, .. } => {
-                if !self.rules.is_token(token) {
-                    self.rules
-                        .breach("P-054: AUTH_REFRESH with a token that the client was not given");
-                }
+            ClientFrame::AuthRefresh { token, .. } if !self.rules.is_token(token) => {
+                let what = "P-054: AUTH_REFRESH with a token that the client was not given";
+                self.rules.breach(what);
             }
             _ => {}
         }

@@ -14,6 +14,22 @@ fn cases() -> Vec<Case> {
     load_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts")).unwrap()
 }
 
+#[test]
+fn cases_name_rules_that_exist() {
+    let protocol = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/protocol.md");
+    let protocol = std::fs::read_to_string(protocol).unwrap();
+    for case in cases() {
+        assert!(!case.rules.is_empty(), "{} names no rule", case.name);
+        for rule in case.rules {
+            assert!(
+                protocol.contains(&format!("**{rule}**")),
+                "{}: {rule}",
+                case.name
+            );
+        }
+    }
+}
+
 /// The program of an example, beside the folder of this test's own.
 fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();

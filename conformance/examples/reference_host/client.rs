@@ -439,11 +439,9 @@ impl Client {
                 self.on_page(page, matches!(asked, Some(Asked::Older(_))));
             }
             ServerFrame::Error { request, error } => self.on_error(request, &error),
-            ServerFrame::Pong { inbox_position, .. } => {
-                if inbox_position > self.position {
-                    self.position = inbox_position;
-                    self.sync();
-                }
+            ServerFrame::Pong { inbox_position, .. } if inbox_position > self.position => {
+                self.position = inbox_position;
+                self.sync();
             }
             ServerFrame::Goaway {
                 delay_min_ms,
