@@ -109,7 +109,7 @@ impl Node {
             (Some(cert), Some(key)) => Some(Arc::new(Certificate::load(cert, key)?)),
             _ => None,
         };
-        let api = Arc::new(api_of(&settings, parts, certificate.is_some())?);
+        let api = Arc::new(api_of(&settings, parts, certificate.is_some()));
         let (accepting, running) = (CancellationToken::new(), CancellationToken::new());
         let bind_failed = |name: &'static str, at: SocketAddr| Failure::io(format!("{name} {at}"));
         let http = Listener::bind(
@@ -225,7 +225,7 @@ impl Node {
     }
 }
 
-fn api_of(settings: &Settings, parts: Parts, tls: bool) -> Result<Api, Failure> {
+fn api_of(settings: &Settings, parts: Parts, tls: bool) -> Api {
     let identity = parts.store.identity();
     let hub = Hub::new(parts.clock.clone());
     let router_config = RouterConfig {
@@ -258,10 +258,10 @@ fn api_of(settings: &Settings, parts: Parts, tls: bool) -> Result<Api, Failure> 
         clock: parts.clock,
         config,
     });
-    Ok(Api {
+    Api {
         edge,
         accounts: parts.accounts,
-        passwords: Passwords::new(cores).map_err(|e| Failure::Other(e.to_string()))?,
+        passwords: Passwords::new(cores),
         limiter: Limiter::new(&settings.limits),
         scheme: match (tls, settings.http.behind_proxy) {
             (true, _) => Scheme::Https,
@@ -271,7 +271,7 @@ fn api_of(settings: &Settings, parts: Parts, tls: bool) -> Result<Api, Failure> 
         settings: settings.clone(),
         ready: AtomicBool::new(false),
         sessions: TaskTracker::new(),
-    })
+    }
 }
 
 async fn sweep(api: Arc<Api>, stop: CancellationToken) {

@@ -25,6 +25,8 @@ pub const PASSWORD_CHARS_MIN: usize = 8;
 pub const PASSWORD_CHARS_MAX: usize = 256;
 /// How long a hash may wait for a thread.
 pub const WAIT_MAX: Duration = Duration::from_secs(2);
+/// The hash of a text that nobody can type (it has a NUL): what a log-in without an account is checked against.
+const DUMMY: &str = "$argon2id$v=19$m=19456,t=2,p=1$e+3YjGtsTdlYwOOPn1j8rA$koj+P71lhDf7SwRb+ii2kkx+MUWwI075NoHZoYgaKUI";
 /// How many hashes may wait.
 const QUEUE_MAX: usize = 256;
 
@@ -67,8 +69,6 @@ pub enum HashError {
 pub struct Passwords {
     threads: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
-    /// A hash of nothing that anybody can type.
-    dummy: PasswordHash,
 }
 
 struct Waiting(Arc<AtomicUsize>);
@@ -81,13 +81,11 @@ impl Drop for Waiting {
 
 impl Passwords {
     /// `threads`: hashes at once; one per core.
-    pub fn new(threads: usize) -> Result<Passwords, HashError> {
-        let dummy = hash_now("\0 nobody can type this \0")?;
-        Ok(Passwords {
+    pub fn new(threads: usize) -> Passwords {
+        Passwords {
             threads: Arc::new(Semaphore::new(threads.max(1))),
             waiting: Arc::default(),
-            dummy,
-        })
+        }
     }
 
     /// Hashes a new password.
@@ -103,7 +101,7 @@ impl Passwords {
         stored: Option<PasswordHash>,
     ) -> Result<bool, HashError> {
         let exists = stored.is_some();
-        let stored = stored.unwrap_or_else(|| self.dummy.clone());
+        let stored = stored.unwrap_or_else(|| PasswordHash::new(DUMMY));
         let matches = self
             .run(move || {
                 phc::PasswordHash::new(stored.as_str()).is_ok_and(|hash| {
@@ -171,7 +169,7 @@ mod tests {
 
     #[tokio::test]
     async fn a26_composed_and_decomposed_are_one_password() {
-        let passwords = Passwords::new(1).unwrap();
+        let passwords = Passwords::new(1);
         let composed = Password::parse("pässwörd").unwrap();
         let decomposed = Password::parse("pa\u{308}sswo\u{308}rd").unwrap();
         let stored = passwords.hash(composed).await.unwrap();
@@ -186,15 +184,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_dummy_costs_what_a_new_hash_costs() {
+        let passwords = Passwords::new(1);
+        let typed = Password::parse("whatever it is").unwrap();
+        let fresh = passwords.hash(typed).await.unwrap();
+        let cost = |phc: &str| {
+            phc.rsplit_once('$')
+                .unwrap()
+                .0
+                .rsplit_once('$')
+                .unwrap()
+                .0
+                .to_owned()
+        };
+        assert_eq!(cost(fresh.as_str()), cost(DUMMY));
+        assert!(phc::PasswordHash::new(DUMMY).is_ok());
+    }
+
+    #[tokio::test]
     async fn nobody_logs_in_without_an_account() {
-        let passwords = Passwords::new(1).unwrap();
+        let passwords = Passwords::new(1);
         let typed = Password::parse("whatever it is").unwrap();
         assert!(!passwords.verify(typed, None).await.unwrap());
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_finds_no_thread_in_time_is_told_so() {
-        let passwords = Passwords::new(1).unwrap();
+        let passwords = Passwords::new(1);
         let _busy = passwords.threads.clone().acquire_owned().await.unwrap();
         let typed = Password::parse("whatever it is").unwrap();
         assert_eq!(passwords.hash(typed).await, Err(HashError::Busy));
