@@ -43,7 +43,8 @@ run: setup ## Build, start a node with its data in ./data, and say how to join
 	@printf '%s\n' '' \
 		"  Conch listens on http://$(HTTP), data in $(DATA)/. Stop it with Ctrl-C; run it again and all is there." \
 		'  To chat, open two more terminals in this folder, one for each person:' '' \
-		'    target/release/conch-chat --server http://$(HTTP)' ''
+		'    target/release/conch-chat --server http://$(HTTP) --data ada      then type  /signup ada' \
+		'    target/release/conch-chat --server http://$(HTTP) --data grace    then type  /signup grace  and  /dm ada' ''
 	@exec target/release/conch serve --dev --data $(DATA) --http $(HTTP)
 
 .PHONY: lint
@@ -58,6 +59,13 @@ test: lint build ## All tests: lints, units, properties, end to end with real pr
 .PHONY: chaos
 chaos: build ## Kill a node again and again under load for CHAOS_S seconds; ends with one verdict line
 	target/debug/conch-load chaos --seconds $(CHAOS_S) --seed $(CHAOS_SEED)
+
+.PHONY: fuzz
+fuzz: setup ## Fuzz the frame splitter and every decoder, FUZZ_S seconds each
+	@command -v cargo-fuzz >/dev/null || $(CARGO) install cargo-fuzz --locked
+	@for target in split client_frame server_frame event_body; do \
+		$(CARGO) fuzz run -s none $$target -- -max_total_time=$(FUZZ_S) -max_len=65536; \
+	done
 
 .PHONY: measure
 measure: setup ## Measure a release build: MEASURE = all, ack, cpu, start, idle

@@ -3,11 +3,12 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use conch_e2e::{PASSWORD, Place, api, connect, copy_folder, enter, message};
+use conch_e2e::{PASSWORD, Pair, Place, SOON, api, connect, copy_folder, enter, key, message};
 use conch_loadtest::http::Login;
 use conch_loadtest::node::Node;
-use conch_wire::ChannelId;
+use conch_loadtest::raw::Draft;
 use conch_wire::frame::{HistoryPage, SyncRow};
+use conch_wire::{ChannelId, limits};
 
 /// Everything that a node answers about its people.
 #[derive(Debug, PartialEq)]
@@ -75,7 +76,7 @@ async fn deleted_index_is_rebuilt_equal() -> Result<()> {
     let (logins, channels) = furnish(&node).await?;
     let before = picture(&node, &logins, &channels).await?;
     node.terminate();
-    node.ended(conch_e2e::SOON).await?;
+    node.ended(SOON).await?;
     fs::remove_dir_all(place.data_folder("index")?)?;
 
     let node = place.start().await?;
@@ -93,7 +94,7 @@ async fn older_copy_of_the_index_is_brought_forward() -> Result<()> {
     let mut node = place.start().await?;
     let (logins, channels) = furnish(&node).await?;
     node.terminate();
-    node.ended(conch_e2e::SOON).await?;
+    node.ended(SOON).await?;
     let older = place.path().join("older-index");
     copy_folder(&place.data_folder("index")?, &older)?;
 
@@ -107,5 +108,55 @@ async fn older_copy_of_the_index_is_brought_forward() -> Result<()> {
 
     let node = place.start().await?;
     ensure!(picture(&node, &logins, &channels).await? == before);
+    Ok(())
+}
+
+/// How the node ends when its data is not what it may be.
+const EXIT_DATA: i32 = 3;
+/// Larger than a segment of the log.
+const SEGMENTS_BYTES: usize = 70 << 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn index_older_than_the_log_reaches_back_is_refused_with_a_clear_word() -> Result<()> {
+    let place = Place::new()?;
+    let mut node = place.start().await?;
+    let pair = Pair::meet(&node).await?;
+    let mut ann = enter(&node, &pair.ann, pair.channel, 1).await?;
+    let text = "ẞ".repeat(limits::TEXT_CHARS_MAX);
+    let mut n = 0;
+    while n * text.len() < SEGMENTS_BYTES {
+        ann.say(1, &Draft::text(key(n as u64), text.clone()))
+            .await?;
+        n += 1;
+    }
+    node.terminate();
+    node.ended(SOON).await?;
+    // As if the oldest segment had been recycled long ago and the index had been set back to before that.
+    let log = place.data_folder("log")?;
+    let mut segments: Vec<_> = fs::read_dir(&log)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<_, _>>()?;
+    segments.sort();
+    ensure!(segments.len() >= 2, "{segments:?}");
+    fs::remove_file(&segments[0])?;
+    let index = place.data_folder("index")?;
+    let kept = place.path().join("index-of-now");
+    fs::rename(&index, &kept)?;
+    let (status, output) = place.plan.spawn()?.ended().await?;
+    ensure!(status.code() == Some(EXIT_DATA), "{status}\n{output}");
+    ensure!(
+        output.contains("index") && output.contains("restore"),
+        "{output}"
+    );
+
+    // Nothing was changed by the refusal: with the newer index it starts.
+    if index.exists() {
+        fs::remove_dir_all(&index)?;
+    }
+    fs::rename(&kept, &index)?;
+    let node = place.start().await?;
+    let (mut ben, _) = connect(&node, &pair.ben).await?;
+    let rows = ben.first_changes().await?.rows;
+    ensure!(rows[0].head.head_ordinal as usize == n, "{rows:?}");
     Ok(())
 }
