@@ -14,10 +14,20 @@ use clap::{Args as Group, Parser, Subcommand};
 )]
 pub(crate) struct Args {
     /// Where the node is: http://HOST:PORT or https://HOST:PORT
-    #[arg(long, global = true, env = "CONCH_SERVER", default_value = "http://127.0.0.1:8080")]
+    #[arg(
+        long,
+        global = true,
+        env = "CONCH_SERVER",
+        default_value = "http://127.0.0.1:8080"
+    )]
     pub(crate) server: String,
     /// Where this device keeps its login, its messages and what it still has to send
-    #[arg(long, global = true, env = "CONCH_DATA", default_value = "conch-chat-data")]
+    #[arg(
+        long,
+        global = true,
+        env = "CONCH_DATA",
+        default_value = "conch-chat-data"
+    )]
     pub(crate) data: PathBuf,
     /// A further root certificate to trust (PEM)
     #[arg(long, global = true)]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use conch_client::core::{ChannelInfo, ConnectionState, Event, Message};
+use conch_client::core::{ChannelInfo, ConnectionState, Content, Event, Message};
 use conch_client::wire::{ChannelId, MemberRole, MessageKey, Seq, UserId};
 use conch_client::{Client, ClientError, EventStream};
 use tokio::time::{Instant, sleep_until};
@@ -303,12 +303,17 @@ impl Chat<'_> {
         };
         let author = names::person(self.client, message.author).await;
         let content = names::content(self.client, message).await;
-        say(&format!(
-            "in {}, {}: {}",
+        let (place, author) = (
             show::harmless(&place, false),
             show::harmless(&author, false),
-            show::beginning(&content)
-        ));
+        );
+        let content = show::beginning(&content);
+        match message.content {
+            Content::Text { .. } | Content::Payload { .. } => {
+                say(&format!("in {place}, {author}: {content}"));
+            }
+            _ => say(&format!("in {place}, {author} {content}")),
+        }
         Ok(())
     }
 
