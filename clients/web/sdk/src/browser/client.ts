@@ -201,6 +201,11 @@ export class Client {
     await this.tabs.command({ is: "open", channel });
   }
 
+  /** Connects at once, instead of after the delay that runs. */
+  async retryNow(): Promise<void> {
+    await this.tabs.command({ is: "hurry" });
+  }
+
   /** Up to `limit` events that this device holds, below `before`, ascending; without `before` the newest. */
   async messages(channel: Id, limit: number, before = Infinity): Promise<Message[]> {
     const rows = await this.store.messages(channel, before, limit);

@@ -112,7 +112,7 @@ export class Engine {
     this.hasFailed = true;
     this.timer.set(Infinity, () => {});
     this.hangUp(1000);
-    this.emit([{ is: "connection", state: { is: "stopped", reason: "storage" } }]);
+    this.emit([{ is: "connection", state: { is: "stopped", reason: "storage", code: null } }]);
     for (const batch of [...batches, ...this.batches.splice(0)]) batch.failed(error);
     for (const answer of this.tickets.values()) answer({ is: "offline" });
     this.tickets.clear();

@@ -187,12 +187,12 @@ function lost(core: Core, now: Ms, closeCode: number | null): void {
   const leaveAt = link.leaveAt;
   link.leaveAt = null;
   endConnection(core);
-  if (code === Code.unsupportedVersion) return stopped(core, "unsupported-version");
+  if (code === Code.unsupportedVersion) return stopped(core, "unsupported-version", code);
   // Another connection of this device took over: it works, and two that replace each other would never end.
-  if (code === Code.sessionReplaced) return stopped(core, "ended");
+  if (code === Code.sessionReplaced) return stopped(core, "ended", code);
   switch (code === null ? "resume" : adviceOf(code)) {
     case "stop":
-      return stopped(core, "ended");
+      return stopped(core, "ended", code);
     case "authenticate":
       link.refreshToken = true;
       break;
@@ -243,13 +243,13 @@ export function stop(core: Core, code: number, reason: StopReason): void {
   const phase = core.link.phase.is;
   if (phase === "handshaking" || phase === "online") core.out.link.push({ do: "close", connection: core.link.connection, code });
   endConnection(core);
-  stopped(core, reason);
+  stopped(core, reason, null);
   core.out.frames.push(...frames);
 }
 
-function stopped(core: Core, reason: StopReason): void {
+function stopped(core: Core, reason: StopReason, code: number | null): void {
   core.link.phase = { is: "off" };
-  say(core, { is: "stopped", reason });
+  say(core, { is: "stopped", reason, code });
 }
 
 function say(core: Core, state: ConnectionState): void {

@@ -87,8 +87,6 @@ export type Input =
   | { is: "token-refreshed"; connection: number; token: string }
   /** There is no token to be had, for good: the person must log in again. */
   | { is: "token-rejected"; connection: number }
-  /** The network changed or the person is back: do not sit out the delay, and find out soon whether the connection lives. */
-  | { is: "hurry" }
   | { is: "tick" }
   | Command;
 
@@ -103,6 +101,8 @@ export type Command =
   | { is: "close"; channel: Id }
   /** Store up to `items` events older than those that this device holds; answered with the ticket. */
   | { is: "load-older"; ticket: number; channel: Id; items: number }
+  /** The network changed or the person is back: do not sit out the delay, and find out soon whether the connection lives. */
+  | { is: "hurry" }
   /** Say goodbye and stay disconnected. */
   | { is: "stop" };
 

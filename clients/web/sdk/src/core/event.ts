@@ -16,7 +16,7 @@ export type ConnectionState =
   | { is: "connecting" }
   | { is: "online" }
   /** No further attempt is made. */
-  | { is: "stopped"; reason: StopReason };
+  | { is: "stopped"; reason: StopReason; code: number | null };
 
 export type StopReason =
   /** The application asked for it. */

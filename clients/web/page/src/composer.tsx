@@ -1,0 +1,78 @@
+/** Where a message is written. What is typed stays with its conversation while the page is open. */
+
+import type { ChannelInfo, Id } from "@conch/sdk";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { ErrorLine, Icon } from "./parts.js";
+import { useChat } from "./state.js";
+import { wordsFor } from "./words.js";
+
+const TEXT_CHARS_MAX = 100_000;
+const LINES_MAX_PX = 180;
+const drafts = new Map<Id, string>();
+/** With a keyboard Enter sends; on a touch screen it is a new line, and the button sends. */
+const entersSend = !matchMedia("(pointer: coarse)").matches;
+
+export function Composer({ info, title }: { info: ChannelInfo; title: string }) {
+  const { client } = useChat();
+  const [text, setText] = useState(drafts.get(info.channel) ?? "");
+  const [error, setError] = useState<string | null>(null);
+  const field = useRef<HTMLTextAreaElement>(null);
+  // Most texts are far from the limit: count scalar values only near it.
+  const over = text.length <= TEXT_CHARS_MAX ? 0 : [...text].length - TEXT_CHARS_MAX;
+  const isEmpty = text.trim() === "";
+
+  useEffect(() => {
+    if (entersSend) field.current?.focus();
+  }, [info.channel]);
+  useLayoutEffect(() => {
+    const it = field.current;
+    if (!it) return;
+    it.style.height = "auto";
+    it.style.height = `${Math.min(it.scrollHeight, LINES_MAX_PX)}px`;
+  }, [text]);
+
+  const change = (to: string): void => {
+    drafts.set(info.channel, to);
+    setText(to);
+  };
+  const send = (): void => {
+    if (isEmpty || over > 0) return;
+    const sent = text.trim();
+    change("");
+    setError(null);
+    client.send(info.channel, sent).catch((failure: unknown) => {
+      // Not kept anywhere yet: back into the field with it.
+      change(sent);
+      setError(wordsFor(failure));
+    });
+    field.current?.focus();
+  };
+
+  if (info.left) {
+    return (
+      <p class="composer-left" role="status">
+        You are not in this group any more. What was said while you were is still here.
+      </p>
+    );
+  }
+  return (
+    <form class="composer" onSubmit={(event) => (event.preventDefault(), send())}>
+      <ErrorLine text={over > 0 ? `Too long by ${over.toLocaleString()} characters. Send it in parts.` : error} />
+      <div class="composer-line">
+        <textarea
+          ref={field} rows={1} value={text} dir="auto" placeholder="Message" aria-label={`Message to ${title}`}
+          aria-invalid={over > 0} enterkeyhint={entersSend ? "send" : "enter"}
+          onInput={(event) => change(event.currentTarget.value)}
+          onKeyDown={(event) => {
+            if (event.key !== "Enter" || event.shiftKey || event.isComposing || !entersSend) return;
+            event.preventDefault();
+            send();
+          }}
+        />
+        <button type="submit" class="send" aria-label="Send" title="Send" disabled={isEmpty || over > 0}>
+          <Icon name="send" />
+        </button>
+      </div>
+    </form>
+  );
+}
