@@ -140,10 +140,10 @@ function NewGroup({ onDone }: { onDone: () => void }) {
         <input name="title" dir="auto" value={title} required maxLength={100} autoFocus placeholder="Harbour"
           onInput={(event) => (setTitle(event.currentTarget.value), setKey(crypto.randomUUID()))} />
       </label>
-      <label>
-        Members
+      <div>
+        <label for="new-member">Members</label>
         <span class="with-button">
-          <input name="member" value={handle} autocomplete="off" autocapitalize="none" spellcheck={false} placeholder="grace" maxLength={64}
+          <input id="new-member" name="member" value={handle} autocomplete="off" autocapitalize="none" spellcheck={false} placeholder="grace" maxLength={64}
             onInput={(event) => setHandle(event.currentTarget.value)}
             onKeyDown={(event) => {
               if (event.key !== "Enter" || handle.trim() === "") return;
@@ -152,7 +152,7 @@ function NewGroup({ onDone }: { onDone: () => void }) {
             }} />
           <button type="button" onClick={() => tried(async () => void (await add()))}>Add</button>
         </span>
-      </label>
+      </div>
       {members.length > 0 && (
         <ul class="chips" aria-label="Members of the new group">
           {members.map((it) => (
@@ -223,14 +223,14 @@ export function Members({ info, onClose }: { info: ChannelInfo; onClose: () => v
       </ul>
       {mayManage && (
         <form onSubmit={add}>
-          <label>
-            Add somebody by handle
+          <div>
+            <label for="more-member">Add somebody by handle</label>
             <span class="with-button">
-              <input name="member" value={handle} required autocomplete="off" autocapitalize="none" spellcheck={false} maxLength={64}
+              <input id="more-member" name="member" value={handle} required autocomplete="off" autocapitalize="none" spellcheck={false} maxLength={64}
                 placeholder="grace" onInput={(event) => setHandle(event.currentTarget.value)} />
               <button type="submit" aria-busy={busy}>Add</button>
             </span>
-          </label>
+          </div>
         </form>
       )}
       <ErrorLine text={error} />

@@ -40,7 +40,8 @@ export function MessageList({ info, history, pending, readSeq, version }: Props)
   const [isAway, setAway] = useState(false);
 
   const note = (): void => {
-    const it = box.current!;
+    const it = box.current;
+    if (!it) return;
     const fromEnd = it.scrollHeight - it.scrollTop - it.clientHeight;
     sticks.current = history.follows && fromEnd < AT_END;
     setAway(!sticks.current && (fromEnd > NEAR / 2 || !history.follows));
@@ -53,8 +54,7 @@ export function MessageList({ info, history, pending, readSeq, version }: Props)
     }
   };
   const toEnd = (): void => {
-    const it = box.current!;
-    it.scrollTop = it.scrollHeight;
+    if (box.current) box.current.scrollTop = box.current.scrollHeight;
   };
   const read = (): void => {
     const held = client.channel(info.channel);
@@ -62,8 +62,9 @@ export function MessageList({ info, history, pending, readSeq, version }: Props)
     if (held.unread > 0 || held.readSeq < held.heldTo) void client.markRead(info.channel, held.heldTo).catch(() => {});
   };
   const onScroll = (): void => {
+    const it = box.current;
+    if (!it) return;
     note();
-    const it = box.current!;
     if (it.scrollTop < NEAR && !history.isAtStart && history.isLoaded) void history.older();
     if (it.scrollHeight - it.scrollTop - it.clientHeight < NEAR) void history.newer();
     read();

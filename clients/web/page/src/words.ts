@@ -8,7 +8,7 @@ const byCode: Record<string, string> = {
   handle_taken: "That handle belongs to somebody. Choose another one, or log in if it is yours.",
   invalid_handle: "A handle has 3 to 32 of the letters a–z, digits, and _ . -",
   invalid_password: "A password has 8 to 256 characters.",
-  invalid_display_name: "A name has 1 to 64 characters.",
+  invalid_display_name: "A name has 1 to 64 characters, and none that cannot be seen.",
   sign_up_closed: "This server makes no accounts on request. Ask whoever runs it.",
   rate_limited: "Too many tries. Wait a moment, then try again.",
   overloaded: "The server is busy. Try again in a moment.",

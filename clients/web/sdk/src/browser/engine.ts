@@ -35,7 +35,7 @@ export class Engine {
   private socket: WebSocket | null = null;
   private token: string | undefined;
   private readonly batches: Batch[] = [];
-  private running: Promise<void> | null = null;
+  private isRunning = false;
   private hasFailed = false;
   private lastTicket = 0;
   private readonly tickets = new Map<number, (outcome: Outcome) => void>();
@@ -62,7 +62,7 @@ export class Engine {
       if (item && "put" in item && item.put === "outbox") (out.events as EngineEvent[]).unshift({ is: "queued", item: item.item });
     }
     const carriedOut = new Promise<void>((stored, failed) => this.batches.push({ out, stored, failed }));
-    this.running ??= this.run();
+    if (!this.isRunning) void this.run();
     this.timer.set(this.core.wakeAt(), () => void this.input({ is: "tick" }).catch(() => {}));
     return carriedOut;
   }
@@ -91,6 +91,7 @@ export class Engine {
   }
 
   private async run(): Promise<void> {
+    this.isRunning = true;
     while (this.batches.length > 0) {
       const batches = this.batches.splice(0);
       const steps = batches.flatMap((batch) => batch.out.persist);
@@ -105,7 +106,7 @@ export class Engine {
         batch.stored();
       }
     }
-    this.running = null;
+    this.isRunning = false;
   }
 
   private fail(batches: Batch[], error: unknown): void {

@@ -23,7 +23,7 @@ import { sayHello } from "./resume.js";
 /** From the wish to connect to WELCOME: name, TCP, TLS, upgrade, HELLO. */
 const HANDSHAKE_MAX_MS = 15_000;
 /** A connection that lasted this long clears what was held against the node (P-057). */
-const STABLE_MS = 60_000;
+const STABLE_MS = 10_000;
 /** After a sign that the network changed, a live connection answers within this. */
 const PROBE_MS = 5_000;
 
@@ -40,6 +40,8 @@ export class Link {
   phase: Phase = { is: "off" };
   connection = 0;
   readonly backoff: Backoff;
+  /** The last connection was ended by a code: WELCOME alone does not clear the backoff. */
+  endedByCode = false;
   refreshToken = false;
   /** ERROR about the connection itself, which comes before its close. */
   lastWord: { code: number; retryAfterMs: number } | null = null;
@@ -117,6 +119,7 @@ export function onConnected(core: Core, now: Ms, connection: number, token: stri
 export function onOnline(core: Core, now: Ms, limits: Limits): void {
   core.link.phase = { is: "online", since: now };
   core.link.heartbeat.announced(now, limits.heartbeatMs, limits.silenceMaxMs);
+  if (!core.link.endedByCode) core.link.backoff.succeeded();
   say(core, { is: "online" });
 }
 
@@ -172,6 +175,8 @@ export function dropConnection(core: Core, now: Ms, code: number): void {
   const frames = core.frames.take();
   core.out.link.push({ do: "close", connection: core.link.connection, code });
   lost(core, now, null);
+  // Only silence and farewells are no reason to come back more slowly each time.
+  core.link.endedByCode = code !== Code.goingAway && code !== Code.idleTimeout && code !== Code.helloTimeout;
   // What was said before leaving (GOODBYE) still goes out; the driver writes frames before it closes.
   core.out.frames.push(...frames);
 }
@@ -187,6 +192,7 @@ function lost(core: Core, now: Ms, closeCode: number | null): void {
   const leaveAt = link.leaveAt;
   link.leaveAt = null;
   endConnection(core);
+  link.endedByCode = isOurs(code);
   if (code === Code.unsupportedVersion) return stopped(core, "unsupported-version", code);
   // Another connection of this device took over: it works, and two that replace each other would never end.
   if (code === Code.sessionReplaced) return stopped(core, "ended", code);
