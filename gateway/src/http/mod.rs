@@ -39,6 +39,7 @@ pub mod limiter;
 pub mod listener;
 pub mod node;
 pub mod origin;
+mod page;
 pub mod people;
 pub mod problem;
 pub mod tls;
@@ -128,7 +129,7 @@ pub fn routes(api: Arc<Api>) -> Routes {
         .route("/", get(node::landing))
         .route("/livez", get(node::livez))
         .route("/readyz", get(node::readyz))
-        .fallback(|| async { Problem::http(HttpReason::NoSuchRoute, "no such route") })
+        .fallback(page::file)
         .method_not_allowed_fallback(|| async {
             Problem::http(HttpReason::MethodNotAllowed, "not by this method")
         })
@@ -160,7 +161,9 @@ async fn answer_in_time(request: Request, next: Next) -> Response {
         Problem::http(HttpReason::MethodNotAllowed, "not by this method").into_response()
     };
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
         HeaderValue::from_static("nosniff"),

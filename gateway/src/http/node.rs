@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use conch_wire::{Code, limits};
 use serde_json::json;
 
 use super::Api;
 use super::json::answer;
+use super::page;
 use super::problem::Problem;
 
 /// `GET /v1/node`
@@ -49,9 +50,12 @@ pub(super) async fn readyz(State(api): State<Arc<Api>>) -> Response {
     }
 }
 
-/// `GET /`
-pub(super) async fn landing(State(api): State<Arc<Api>>) -> Response {
-    let text = format!(
+/// `GET /`: the page for a browser, a word in plain text for everything else.
+pub(super) async fn landing(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+    if let Some(page) = page::index(&headers) {
+        return page;
+    }
+    let mut text = format!(
         "Conch {version}: this node runs.\n\n\
          To chat from a terminal, with the address of this page:\n\n    \
          conch-chat --server http(s)://HOST:PORT\n\n\
@@ -62,5 +66,9 @@ pub(super) async fn landing(State(api): State<Arc<Api>>) -> Response {
             crate::config::SignUp::Closed => "closed",
         },
     );
+    if !page::is_built() {
+        text.push('\n');
+        text.push_str(page::HOW_TO_BUILD);
+    }
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
 }
