@@ -34,15 +34,36 @@ setup: ## Install what is missing: a C compiler (apt), the Rust toolchain (rustu
 as_root = $$([ "$$(id -u)" = 0 ] || echo sudo) $(1)
 
 .PHONY: build
-build: setup ## Build the programs for tests (with failpoints)
+build: setup page ## Build the programs for tests (with failpoints), and the page in them
 	$(CARGO) build --workspace --bins --locked $(FAILPOINTS)
 
+# The web page needs Node. Without it the programs are complete but for the page.
+WEB := clients/web
+WEB_SOURCES := $(shell find $(WEB)/sdk/src $(WEB)/page/src $(WEB)/page/public -type f 2>/dev/null) $(wildcard $(WEB)/*/*.json $(WEB)/*/*.ts $(WEB)/*/*.mjs $(WEB)/page/index.html)
+
+.PHONY: page
+page: ## Build the web page, for the next build of the program to take in (needs npm)
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(WEB)/page/dist/index.html; \
+		else echo 'npm is not here: the program is built without its web page'; fi
+
+$(WEB)/node_modules/.package-lock.json: $(WEB)/package-lock.json
+	cd $(WEB) && npm ci --no-audit --no-fund
+	@touch $@
+
+$(WEB)/page/dist/index.html: $(WEB)/node_modules/.package-lock.json $(WEB_SOURCES)
+	cd $(WEB) && npm run build
+
+.PHONY: web-test
+web-test: build $(WEB)/node_modules/.package-lock.json ## Test the TypeScript SDK, and the page in a real Chromium (installed if missing)
+	@command -v chromium >/dev/null || [ -n "$${CHROMIUM:-}" ] || { $(call as_root,apt-get update) && $(call as_root,apt-get install -y --no-install-recommends chromium); }
+	cd $(WEB) && npm run check && npm test && npm run test:browser
+
 .PHONY: run
-run: setup ## Build, start a node with its data in ./data, and say how to join
+run: setup page ## Build, start a node with its data in ./data, and say how to join
 	$(CARGO) build --release --locked -p conch-gateway -p conch-chat
 	@printf '%s\n' '' \
 		"  Conch listens on http://$(HTTP), data in $(DATA)/. Stop it with Ctrl-C; run it again and all is there." \
-		'  To chat, open two more terminals in this folder, one for each person:' '' \
+		'  To chat, open that address in two browser windows, one for each person; or two more terminals in this folder:' '' \
 		'    target/release/conch-chat --server http://$(HTTP) --data ada      then type  /signup ada' \
 		'    target/release/conch-chat --server http://$(HTTP) --data grace    then type  /signup grace  and  /dm ada' ''
 	@exec target/release/conch serve --dev --data $(DATA) --http $(HTTP)

@@ -7,7 +7,7 @@ const CANDIDATES = [process.env["CHROMIUM"], "/usr/bin/chromium", "/usr/bin/chro
 
 export async function launch(): Promise<Browser> {
   const executablePath = CANDIDATES.find((path) => path && existsSync(path));
-  if (!executablePath) throw new Error("no Chromium: `make web-setup` installs one");
+  if (!executablePath) throw new Error("no Chromium: `make web-test` installs one");
   return chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-background-networking"] });
 }
 
