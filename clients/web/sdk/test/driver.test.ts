@@ -1,0 +1,175 @@
+/**
+ * The driver over a WebSocket of the test's own, IndexedDB in memory, and a node in memory: what a tab does with the core's
+ * outputs, without a browser.
+ */
+
+import "fake-indexeddb/auto";
+import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { Client } from "../src/browser/client.js";
+import { Session } from "../src/browser/session.js";
+import { SimServer } from "./sim-server.js";
+
+const ME = "10";
+let server: SimServer;
+let sockets: FakeSocket[] = [];
+let reachable = true;
+
+class FakeSocket {
+  static readonly OPEN = 1;
+  readyState = 0;
+  binaryType = "";
+  onopen: (() => void) | null = null;
+  onmessage: ((message: { data: ArrayBuffer }) => void) | null = null;
+  onclose: ((event: { code: number }) => void) | null = null;
+  private readonly number = sockets.push(this);
+
+  constructor(
+    readonly url: string,
+    readonly protocol: string,
+  ) {
+    setTimeout(() => {
+      if (!reachable) return this.lost(1006);
+      this.readyState = 1;
+      this.onopen?.();
+    }, 1);
+  }
+
+  send(bytes: Uint8Array): void {
+    server.receive(this.number, ME, bytes.slice());
+    setTimeout(() => this.flush(), 1);
+  }
+
+  flush(): void {
+    if (this.readyState !== 1) return;
+    for (const bytes of server.session(this.number)?.out.splice(0) ?? []) this.onmessage?.({ data: bytes.slice().buffer as ArrayBuffer });
+  }
+
+  close(): void {
+    this.readyState = 3;
+    server.cut(this.number);
+  }
+
+  lost(code: number): void {
+    this.close();
+    this.onclose?.({ code });
+  }
+}
+
+async function until(check: () => boolean | Promise<boolean>): Promise<void> {
+  await vi.waitFor(async () => expect(await check()).toBe(true), { timeout: 10_000, interval: 5 });
+}
+
+const tokens = {
+  text: JSON.stringify({
+    userId: ME, handle: "ada", displayName: "Ada", deviceId: "5", accessToken: "t", expiresAtMs: Date.now() + 1e9, refreshToken: "r",
+  }) as string | null,
+  load(): string | null {
+    return this.text;
+  },
+  save(text: string | null): void {
+    this.text = text;
+  },
+};
+
+async function open(): Promise<Client> {
+  return Client.open(Session.load("http://node.test", tokens)!, { config: { seed: 1, reconnectBaseMs: 5, reconnectCapMs: 20 } });
+}
+
+const texts = async (client: Client): Promise<string[]> =>
+  (await client.messages("1", 100)).map((it) => (it.content.is === "text" ? it.content.text : "")).filter(Boolean);
+
+beforeEach(() => {
+  sockets = [];
+  reachable = true;
+  server = new SimServer(() => 0.99);
+  server.faults = false;
+  server.createChannel("1", [ME, "20"]);
+  vi.stubGlobal("WebSocket", FakeSocket);
+});
+afterEach(async () => {
+  vi.unstubAllGlobals();
+  indexedDB = new IDBFactory();
+});
+
+describe("driver", () => {
+  it("connects, sends in order, hears others, and keeps what it heard", async () => {
+    const client = await open();
+    const heard: number[] = [];
+    client.on((event) => event.is === "message" && heard.push(event.message.seq));
+    await until(() => client.connection.is === "online" && client.channel("1") !== undefined);
+    for (let i = 0; i < 20; i++) void client.send("1", `m${i}`);
+    await until(() => server.channels.get("1")!.log.length === 21 && client.pending("1").length === 0);
+    server.say("1", "20", "hello");
+    sockets.at(-1)!.flush();
+    await until(async () => (await texts(client)).length === 21);
+    expect(await texts(client)).toEqual([...Array.from({ length: 20 }, (_, i) => `m${i}`), "hello"]);
+    expect(heard).toEqual(Array.from({ length: 22 }, (_, i) => i + 1));
+    expect(sockets).toHaveLength(1);
+    expect([sockets[0]!.url, sockets[0]!.protocol]).toEqual(["ws://node.test/v1/ws", "conch.1"]);
+    await client.close();
+  });
+
+  it("what is written without a connection survives the tab and goes out once, in order", async () => {
+    let client = await open();
+    await until(() => client.channel("1")?.heldTo === 1);
+    reachable = false;
+    sockets.at(-1)!.lost(1006);
+    for (let i = 0; i < 10; i++) await client.send("1", `m${i}`);
+    expect(client.pending("1").map((it) => it.state)).toEqual(Array(10).fill("waiting"));
+    await client.close();
+    reachable = true;
+    client = await open();
+    await until(() => client.channel("1")?.heldTo === 11);
+    expect(await texts(client)).toEqual(Array.from({ length: 10 }, (_, i) => `m${i}`));
+    expect(client.pending("1")).toEqual([]);
+    await client.close();
+  });
+
+  it("comes back by itself after every loss, and brings nothing twice", async () => {
+    const client = await open();
+    await until(() => client.channel("1") !== undefined);
+    for (let i = 0; i < 10; i++) {
+      void client.send("1", `m${i}`);
+      sockets.at(-1)!.lost(1006);
+      await until(() => client.connection.is === "online");
+    }
+    await until(() => client.pending("1").length === 0 && client.channel("1")!.heldTo === 11);
+    expect(await texts(client)).toEqual(Array.from({ length: 10 }, (_, i) => `m${i}`));
+    await client.close();
+  });
+
+  it("a code that is the end ends it, and says so", async () => {
+    const client = await open();
+    await until(() => client.connection.is === "online");
+    sockets.at(-1)!.lost(4600);
+    await until(() => client.connection.is === "stopped");
+    expect(client.connection).toEqual({ is: "stopped", reason: "ended", code: 4600 });
+    await client.close();
+  });
+
+  it("a session that is over elsewhere stops this one", async () => {
+    const client = await open();
+    await until(() => client.connection.is === "online");
+    const text = tokens.text;
+    tokens.text = null;
+    sockets.at(-1)!.lost(4501);
+    await until(() => client.connection.is === "stopped");
+    tokens.text = text;
+    expect(client.connection).toMatchObject({ reason: "logged-out" });
+    await client.close();
+  });
+
+  it("when nothing can be stored any more a send is refused, and what was kept stays", async () => {
+    const client = await open();
+    await until(() => client.channel("1")?.heldTo === 1);
+    const put = vi.spyOn(IDBObjectStore.prototype, "put").mockImplementation(() => {
+      throw new DOMException("full", "QuotaExceededError");
+    });
+    await expect(client.send("1", "lost")).rejects.toMatchObject({ code: "storage" });
+    put.mockRestore();
+    expect(client.connection).toMatchObject({ is: "stopped", reason: "storage" });
+    expect(client.pending("1")).toEqual([]);
+    expect(server.channels.get("1")!.log).toHaveLength(1);
+    await client.close();
+  });
+});
