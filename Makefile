@@ -22,7 +22,7 @@ FAILPOINTS := --features conch-gateway/failpoints
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-10s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
 
 .PHONY: setup
 setup: ## Install what is missing: a C compiler (apt), the Rust toolchain (rustup)
@@ -30,6 +30,10 @@ setup: ## Install what is missing: a C compiler (apt), the Rust toolchain (rustu
 	@command -v cargo >/dev/null || { command -v curl >/dev/null || { $(call as_root,apt-get update) && $(call as_root,apt-get install -y --no-install-recommends curl ca-certificates); }; \
 		curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --no-modify-path --default-toolchain none; }
 	@cargo --version >/dev/null
+
+.PHONY: setup-test
+setup-test: setup ## Install what the tests need besides: cmake, ninja and a C++ compiler (the pinned flatc is built from source)
+	@{ command -v cmake && command -v ninja && command -v c++; } >/dev/null || { $(call as_root,apt-get update) && $(call as_root,apt-get install -y --no-install-recommends cmake ninja-build g++); }
 
 as_root = $$([ "$$(id -u)" = 0 ] || echo sudo) $(1)
 
@@ -74,7 +78,7 @@ lint: setup ## Check formatting and lints
 	$(CARGO) clippy --workspace --all-targets --locked $(FAILPOINTS) -- -D warnings
 
 .PHONY: test
-test: lint build ## All tests: lints, units, properties, end to end with real processes, a short kill proof
+test: setup-test lint build ## All tests: lints, units, properties, end to end with real processes, a short kill proof
 	$(CARGO) test --workspace --locked $(FAILPOINTS)
 
 .PHONY: chaos

@@ -19,7 +19,7 @@ macro_rules! names {
 
         /// Registers unit and help with the installed recorder.
         pub fn describe() {
-            $($describe!($name, $unit, concat!($($help,)*));)*
+            $($describe!($name, $unit, concat!($($help,)*).trim_ascii());)*
         }
     };
 }

@@ -32,6 +32,8 @@ pub fn installed() -> &'static PrometheusHandle {
         // Another recorder is there already: the program around us has its own, and ours stays silent.
         let _ = ::metrics::set_global_recorder(recorder);
         metrics::describe();
+        conch_store::metrics::describe();
+        conch_router::metrics::describe();
         handle
     })
 }

@@ -54,6 +54,11 @@ impl EventKind {
         })
     }
 
+    /// Whether a device may send it. `System` is a word of the node or of a server key: nobody may speak in its name.
+    pub fn is_sent_by_devices(self) -> bool {
+        self.is_message() && self != EventKind::System
+    }
+
     /// Whether it is a person's message: takes an ordinal, counts as unread, may be sent by SEND.
     pub fn is_message(self) -> bool {
         (self as u8) < FIRST_CHANGE_KIND
@@ -416,7 +421,7 @@ fn text_and_table(tail: &[u8]) -> Result<(&[u8], &[u8]), WireError> {
 /// Checks the tail of a SEND: its kind is a message, text is UTF-8 within [`crate::limits::TEXT_CHARS_MAX`], a payload
 /// within its size, the table (if flagged) verifies.
 pub fn check_send_tail(kind: u8, flags: SendFlags, tail: &[u8]) -> Result<(), WireError> {
-    if !EventKind::from_u8(kind).is_some_and(EventKind::is_message) {
+    if !EventKind::from_u8(kind).is_some_and(EventKind::is_sent_by_devices) {
         return Err(WireError::new(
             Code::Invalid,
             "kind is not one that can be sent",
