@@ -58,7 +58,8 @@ $(WEB)/page/dist/index.html: $(WEB)/node_modules/.package-lock.json $(WEB_SOURCE
 	cd $(WEB) && npm run build
 
 .PHONY: web-test
-web-test: build $(WEB)/node_modules/.package-lock.json ## Test the TypeScript SDK, and the page in a real Chromium (installed if missing)
+web-test: build ## Test the TypeScript SDK, and the page in a real Chromium (installed if missing)
+	@command -v npm >/dev/null || { echo 'the web client needs Node 20 and npm' >&2; exit 1; }
 	@command -v chromium >/dev/null || [ -n "$${CHROMIUM:-}" ] || { $(call as_root,apt-get update) && $(call as_root,apt-get install -y --no-install-recommends chromium); }
 	cd $(WEB) && npm run check && npm test && npm run test:browser
 
@@ -80,6 +81,7 @@ lint: setup ## Check formatting and lints
 .PHONY: test
 test: setup-test lint build ## All tests: lints, units, properties, end to end with real processes, a short kill proof
 	$(CARGO) test --workspace --locked $(FAILPOINTS)
+	@$(MAKE) --no-print-directory web-test
 
 .PHONY: chaos
 chaos: build ## Kill a node again and again under load for CHAOS_S seconds; ends with one verdict line

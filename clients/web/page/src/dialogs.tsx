@@ -276,3 +276,19 @@ export function Devices({ onClose }: { onClose: () => void }) {
     </Dialog>
   );
 }
+
+/** Logging out forgets what waits here: that is said before. */
+export function LogOut({ waiting, onLogOut, onClose }: { waiting: number; onLogOut: () => void; onClose: () => void }) {
+  return (
+    <Dialog title="Log out?" onClose={onClose}>
+      <p>
+        {waiting === 1 ? "One message is" : `${waiting} messages are`} not sent yet and will be lost. They go out by themselves once there is a
+        connection.
+      </p>
+      <p class="confirm">
+        <button type="button" class="danger" onClick={onLogOut}>Log out and lose them</button>
+        <button type="button" onClick={onClose}>Stay</button>
+      </p>
+    </Dialog>
+  );
+}

@@ -2,7 +2,7 @@
 
 import type { ChannelInfo, ClientEvent, Id, Message } from "@conch/sdk";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { Devices, NewConversation } from "./dialogs.js";
+import { Devices, LogOut, NewConversation } from "./dialogs.js";
 import { clean } from "./names.js";
 import { describe } from "./notes.js";
 import { Avatar, Icon, IconButton } from "./parts.js";
@@ -13,11 +13,12 @@ const concerns = (event: ClientEvent): boolean => event.is !== "sends-delayed";
 
 export function Sidebar({ selected, onLogOut }: { selected: Id | null; onLogOut: () => void }) {
   const { client, people } = useChat();
-  const [dialog, setDialog] = useState<"new" | "devices" | null>(null);
+  const [dialog, setDialog] = useState<"new" | "devices" | "log-out" | null>(null);
   const previews = usePreviews();
   const channels = client.channels().sort((a, b) => (previews.get(b.channel)?.timeMs ?? 0) - (previews.get(a.channel)?.timeMs ?? 0) || b.used - a.used);
   const menu = useRef<HTMLDetailsElement>(null);
   const close = (): void => menu.current?.removeAttribute("open");
+  const waiting = channels.reduce((sum, it) => sum + client.pending(it.channel).filter((one) => one.state === "waiting").length, 0);
   const isFresh = channels.length === 0;
   const isLoading = isFresh && client.connection.is !== "online";
 
@@ -36,7 +37,7 @@ export function Sidebar({ selected, onLogOut }: { selected: Id | null; onLogOut:
               <span class="muted">@{client.session.handle}</span>
             </p>
             <button type="button" onClick={() => (close(), setDialog("devices"))}>Devices</button>
-            <button type="button" onClick={onLogOut}>Log out</button>
+            <button type="button" onClick={() => (close(), waiting > 0 ? setDialog("log-out") : onLogOut())}>Log out</button>
           </div>
         </details>
       </header>
@@ -58,6 +59,7 @@ export function Sidebar({ selected, onLogOut }: { selected: Id | null; onLogOut:
         </ul>
       </nav>
       {dialog === "new" && <NewConversation onClose={() => setDialog(null)} />}
+      {dialog === "log-out" && <LogOut waiting={waiting} onLogOut={onLogOut} onClose={() => setDialog(null)} />}
       {dialog === "devices" && <Devices onClose={() => setDialog(null)} />}
     </aside>
   );

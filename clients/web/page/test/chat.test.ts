@@ -149,6 +149,10 @@ describe("when something breaks", () => {
     for (const text of counted("later", 10)) await ada.say(text);
     await until("they wait here", async () => (await ada.page.locator(".row-pending").count()) === 10);
     expect(await placed(grace.page)).toEqual(["hello"]);
+    await ada.page.locator("summary").click();
+    await ada.page.getByRole("button", { name: "Log out" }).click();
+    await ada.page.getByText("10 messages are not sent yet").waitFor();
+    await ada.page.getByRole("button", { name: "Stay" }).click();
     await ada.page.close();
     await ada.context.setOffline(false);
     ada.page = await ada.newTab();
