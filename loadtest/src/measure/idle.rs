@@ -9,8 +9,10 @@ use anyhow::Result;
 use super::{fresh_node, hello, sign_up};
 use crate::raw::RawClient;
 
-/// Connections of one person, each a session of its own.
+/// Connections of one person, each a session of its own: what a node allows.
 const PER_PERSON: usize = 20;
+/// Connections opened before the first reading: they pay for what all share.
+const WARM: usize = 50;
 
 /// Memory over connections.
 #[derive(Clone, Debug)]
@@ -55,15 +57,11 @@ impl fmt::Display for IdleFigures {
 /// Opens `connections` in four steps.
 pub async fn idle(folder: &Path, connections: usize) -> Result<IdleFigures> {
     let (_plan, node) = fresh_node(folder, "idle").await?;
-    let people = sign_up(&node, connections.div_ceil(PER_PERSON)).await?;
-    let mut open = Vec::with_capacity(connections);
-    // The first connections pay for what all share.
-    for login in people.iter().take(50) {
-        open.push(RawClient::open(node.http(), hello(login)).await?.0);
-    }
+    let people = sign_up(&node, (WARM + connections).div_ceil(PER_PERSON)).await?;
+    let mut open = Vec::with_capacity(WARM + connections);
     let mut points = Vec::new();
     for step in 0..=4 {
-        let wanted = 50 + connections * step / 4;
+        let wanted = WARM + connections * step / 4;
         while open.len() < wanted {
             let login = &people[open.len() % people.len()];
             let (mut client, _) = RawClient::open(node.http(), hello(login)).await?;
