@@ -41,8 +41,13 @@ pub enum NodeError {
     Spawn(#[source] io::Error),
     #[error("the node ended while it started: {status}\n{stderr}")]
     EndedEarly { status: ExitStatus, stderr: String },
-    #[error("the node was not ready within {within:?}\n{stderr}")]
-    NotReady { within: Duration, stderr: String },
+    /// `threads`: name, state and kernel function of each, to see a hang from outside.
+    #[error("the node was not ready within {within:?}; its threads: {threads}\n{stderr}")]
+    NotReady {
+        within: Duration,
+        threads: String,
+        stderr: String,
+    },
     #[error("the ready file is not what it should be: {0}")]
     BadReadyFile(String),
     #[error("the node did not end within {within:?}\n{stderr}")]
@@ -101,7 +106,7 @@ impl NodePlan {
             env: Vec::new(),
             args: Vec::new(),
             dev: true,
-            start_within: Duration::from_secs(30),
+            start_within: Duration::from_secs(60),
         })
     }
 
@@ -203,8 +208,10 @@ impl Starting {
                 });
             }
             if self.began.elapsed() > self.within {
+                let pid = self.child.as_ref().map_or(0, Child::id);
                 return Err(NodeError::NotReady {
                     within: self.within,
+                    threads: threads_of(pid),
                     stderr: tail_of(&self.stderr),
                 });
             }
@@ -397,6 +404,22 @@ pub fn program(name: &str) -> Result<PathBuf, NodeError> {
             path.is_file().then_some(path)
         })
         .ok_or(NodeError::NoProgram(beside))
+}
+
+/// What every thread of a process is doing, as far as the kernel tells.
+fn threads_of(pid: u32) -> String {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return "gone".to_owned();
+    };
+    let of = |task: fs::DirEntry| {
+        let read = |file: &str| fs::read_to_string(task.path().join(file)).unwrap_or_default();
+        let stat = read("stat");
+        // proc(5): pid (name) state ...
+        let state = stat.rsplit_once(") ").map_or("?", |(_, rest)| &rest[..1]);
+        format!("{} {state} {}", read("comm").trim(), read("wchan"))
+    };
+    let threads: Vec<_> = tasks.flatten().map(of).collect();
+    threads.join(", ")
 }
 
 /// The last 16 KiB of a file, as text.
