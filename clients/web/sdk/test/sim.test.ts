@@ -119,6 +119,9 @@ class World {
       const { channel, seq } = event.message;
       expect(seq, `seq of channel ${channel}, seed ${this.seed}`).toBe((this.heard.get(channel) ?? 0) + 1);
       this.heard.set(channel, seq);
+      // What is given out does not stand beside itself, still waiting (P-037).
+      const { key } = this.server.channels.get(channel)!.log[seq - 1]!;
+      expect(this.core.outbox.has(key), `${channel}/${seq} is still waiting, seed ${this.seed}`).toBe(false);
     } else if (event.is === "send-stored") {
       expect(this.stored.has(event.key)).toBe(false);
       this.stored.set(event.key, event.seq);
