@@ -6,7 +6,7 @@ use conch_router::{Registration, RouterConfig};
 use conch_wire::event::{PendingAnswer, PendingSend};
 use conch_wire::{AckFlags, ChannelId, Code, DeviceId, MessageKey, SessionId};
 
-use crate::world::{ANNA, BERT, CARL, Send, World, by, config, eventually, memory};
+use crate::world::{ANNA, BERT, CARL, DEADLINE, Send, World, by, config, eventually, memory};
 
 fn ask(channel: ChannelId, key: u128) -> PendingSend {
     PendingSend {
@@ -311,7 +311,8 @@ async fn a_held_owner_is_waited_for_half_a_second_at_most() {
     world.router.send(flying.build()).unwrap();
     let started = Instant::now();
     let asked = [ask(channel, flying.key), ask(ChannelId(9), 1)];
-    let answers = world.router.pending(ANNA, None, &asked).await;
+    let answers = world.router.pending(ANNA, None, &asked);
+    let answers = tokio::time::timeout(DEADLINE, answers).await.unwrap();
     assert!(started.elapsed().as_millis() < 1_500);
     assert_eq!(answers, [PendingAnswer::Unknown, PendingAnswer::Absent]);
     world.store.release();

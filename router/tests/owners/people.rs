@@ -7,6 +7,7 @@ use conch_router::{Push, Registration, SyncQuery};
 use conch_store::{MessageStore, Record};
 use conch_wire::event::ChannelKind;
 use conch_wire::{ChannelId, Code, DeviceId, SessionId, UserId};
+use futures_util::FutureExt;
 
 use crate::world::{ANNA, BERT, CARL, World, by, config, eventually, memory};
 
@@ -268,6 +269,8 @@ async fn ids_are_never_given_out_twice_not_even_by_the_next_life() {
     });
     world.until_held(1).await;
     assert!(!user.is_finished());
+    // Whoever comes while the block is on its way gets nothing of it either.
+    assert!(world.router.next_user_id().now_or_never().is_none());
     waiting.release();
     user.await.unwrap().unwrap();
     world.router.shutdown().await;

@@ -158,17 +158,22 @@ async fn a_panic_stays_in_its_channel_and_loses_nothing_durable() {
     world.router.send(flying.build()).unwrap();
     world.until_held(1).await;
     world.router.send(gathering.build()).unwrap();
+    let loads = world.store.reads().channels;
     let poison = by(ANNA, 1, channel, 3, "poison");
     world.router.send(poison.build()).unwrap();
     for request in 1..=3 {
         let refused = world.answer(1, request).await.unwrap_err();
         assert_eq!(refused.code, Code::OutcomeUnknown, "{request}");
     }
-    // It waits for what the log has of it.
+    // It is not loaded again before the log has settled what it has of it.
     world
         .router
         .send(by(ANNA, 1, channel, 4, "patient").build())
         .unwrap();
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.store.reads().channels, loads);
     world.store.release();
     world.say(by(ANNA, 1, other, 50, "fine")).await.unwrap();
     assert_eq!(world.answer(1, 4).await.unwrap()[0].seq, 3);
