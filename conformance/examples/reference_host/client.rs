@@ -52,6 +52,8 @@ pub(crate) struct Client {
     ping_at: Option<Instant>,
     heard: Instant,
     frames: BytesMut,
+    /// Lines that wait for what they say to be stored.
+    said: Vec<Said>,
     /// A rule of the server's was broken: the connection is left.
     leave: bool,
     position: u64,
@@ -91,6 +93,7 @@ impl Client {
             ping_at: None,
             heard: Instant::now(),
             frames: BytesMut::new(),
+            said: Vec::new(),
             leave: false,
             position: 0,
             next_request: 0,
@@ -226,7 +229,7 @@ impl Client {
             }
             _ => {}
         }
-        self.store.save()
+        self.save()
     }
 
     // Connecting.
@@ -278,7 +281,7 @@ impl Client {
             push: PushMode::All,
             ..Hello::default()
         };
-        say(&Said::State {
+        self.said.push(Said::State {
             state: "connecting".to_owned(),
         });
         self.put(&ClientFrame::Hello(hello));
@@ -298,18 +301,18 @@ impl Client {
         let word = self.last_word.take();
         let code = word.map(|(code, _)| code).or(close).unwrap_or(0);
         let advised = word.map_or(0, |(_, advised)| advised);
-        say(&Said::State {
+        self.said.push(Said::State {
             state: "offline".to_owned(),
         });
         if code / 100 == 46
             || code == Code::SessionReplaced.number()
             || code == Code::UnsupportedVersion.number()
         {
-            say(&Said::State {
+            self.said.push(Said::State {
                 state: "stopped".to_owned(),
             });
             self.connect_at = None;
-            return self.store.save();
+            return self.save();
         }
         if code / 100 == 43 {
             self.forget();
@@ -322,17 +325,17 @@ impl Client {
         let delay = Duration::from_millis(u64::from(advised) + self.random() % (ceiling + 1));
         let at = (Instant::now() + delay).max(self.goaway_at.take().unwrap_or(Instant::now()));
         self.connect_at = (!self.wants_token).then_some(at);
-        self.store.save()
+        self.save()
     }
 
     fn want_token(&mut self) {
         self.wants_token = true;
-        say(&Said::TokenWanted);
+        self.said.push(Said::TokenWanted);
     }
 
     fn forget(&mut self) {
         for channel in self.store.channels.keys() {
-            say(&Said::Reset { channel: *channel });
+            self.said.push(Said::Reset { channel: *channel });
         }
         self.store.channels.clear();
         self.store.sync_token.clear();
@@ -353,7 +356,7 @@ impl Client {
         self.online = true;
         self.ping_at = (!self.is_wrong("no-ping"))
             .then(|| Instant::now() + Duration::from_millis(self.limits.heartbeat_ms.into()));
-        say(&Said::State {
+        self.said.push(Said::State {
             state: "online".to_owned(),
         });
         let pending = std::mem::take(&mut self.pending);
@@ -399,7 +402,7 @@ impl Client {
                 Err(_) => self.leave = true,
             }
         }
-        self.store.save()
+        self.save()
     }
 
     fn on_frame(&mut self, frame: ServerFrame, bytes: u32) {
@@ -422,7 +425,7 @@ impl Client {
                 self.asked.remove(&request);
                 let channel = opened.head.channel.0;
                 if opened.resync && !self.is_wrong("ignores-generation") {
-                    say(&Said::Reset { channel });
+                    self.said.push(Said::Reset { channel });
                     self.store.channels.remove(&channel);
                 }
                 self.alias_of.insert(channel, opened.alias);
@@ -476,7 +479,7 @@ impl Client {
                 author: event.author.0,
                 text: Some(text.to_owned()),
             };
-            say(&Said::Message { channel, message });
+            self.said.push(Said::Message { channel, message });
         }
         if event.flags.contains(EventFlags::BODY_OMITTED) {
             let it = self.store.channels.entry(channel).or_default();
@@ -552,21 +555,21 @@ impl Client {
                     author: kept.author,
                     text: kept.text.clone(),
                 };
-                say(&Said::Message {
+                self.said.push(Said::Message {
                     channel: id,
                     message,
                 });
             }
         }
         if channel.left {
-            say(&Said::Left { channel: id });
+            self.said.push(Said::Left { channel: id });
         }
     }
 
-    fn say_unread(&self, id: u64) {
+    fn say_unread(&mut self, id: u64) {
         if let Some(it) = self.store.channels.get(&id) {
             let count = it.head_ordinal.saturating_sub(it.read_ordinal);
-            say(&Said::Unread { channel: id, count });
+            self.said.push(Said::Unread { channel: id, count });
         }
     }
 
@@ -632,13 +635,13 @@ impl Client {
                 };
                 channel.events.extend(page.events.into_iter().map(kept));
             }
-            return say(&Said::Older { channel: id });
+            return self.said.push(Said::Older { channel: id });
         }
         let channel = self.store.channels.entry(id).or_default();
         channel.known = channel.known.max(page.head_seq);
         if page.first_seq > channel.have + 1 {
             channel.have = page.first_seq - 1;
-            say(&Said::Skipped {
+            self.said.push(Said::Skipped {
                 channel: id,
                 to: channel.have,
             });
@@ -663,7 +666,7 @@ impl Client {
             .map(|it| it.base.saturating_sub(1))
             .filter(|to| *to > 0)
         else {
-            return say(&Said::Older { channel: id });
+            return self.said.push(Said::Older { channel: id });
         };
         let history = History {
             channel: ChannelId(id),
@@ -688,7 +691,7 @@ impl Client {
                 })
                 .collect()
         });
-        say(&Said::View { channel, messages });
+        self.said.push(Said::View { channel, messages });
     }
 
     fn sync(&mut self) {
@@ -722,7 +725,7 @@ impl Client {
         } else {
             for id in std::mem::take(&mut self.unseen) {
                 self.store.channels.remove(&id);
-                say(&Said::Left { channel: id });
+                self.said.push(Said::Left { channel: id });
             }
         }
     }
@@ -765,7 +768,7 @@ impl Client {
                     let refused = keys.get(usize::from(error.item)).copied();
                     self.store.outbox.retain(|it| {
                         if Some(it.key) == refused {
-                            say(&Said::Refused {
+                            self.said.push(Said::Refused {
                                 id: Some(it.id.clone()),
                                 code: error.code.number(),
                             });
@@ -778,7 +781,7 @@ impl Client {
             }
             Some(Asked::Fill(channel)) if class == 41 => self.fill_gap(channel),
             Some(Asked::Open(channel)) if class == 41 => self.open(channel),
-            Some(Asked::Older(channel)) => say(&Said::Older { channel }),
+            Some(Asked::Older(channel)) => self.said.push(Said::Older { channel }),
             Some(_) => {}
         }
     }
@@ -894,7 +897,7 @@ impl Client {
         };
         self.refused = 0;
         let it = self.store.outbox.remove(at);
-        say(&Said::Sent {
+        self.said.push(Said::Sent {
             id: Some(it.id),
             channel,
             seq: ack.seq,
@@ -914,7 +917,7 @@ impl Client {
                 author: event.author.0,
                 text,
             };
-            say(&Said::Message { channel, message });
+            self.said.push(Said::Message { channel, message });
         }
         self.take(channel, event);
         self.show(channel);
@@ -927,9 +930,16 @@ impl Client {
         self.next_request
     }
 
+    /// Stores what there is, then says what there was to say: a stop in between is silent, and never says twice.
+    fn save(&mut self) -> Result<()> {
+        self.store.save()?;
+        self.said.drain(..).for_each(|it| say(&it));
+        Ok(())
+    }
+
     fn put(&mut self, frame: &ClientFrame<'_>) {
         // A stop between this and the write of the frames finds them attempted, as it must be.
-        self.store.save().expect("the data folder is writable");
+        self.save().expect("the data folder is writable");
         frame.encode(&mut self.frames);
     }
 }
