@@ -679,7 +679,7 @@ impl Client {
         self.put(&ClientFrame::History { request, history });
     }
 
-    fn view(&self, channel: u64) {
+    fn view(&mut self, channel: u64) {
         let messages = self.store.channels.get(&channel).map_or(Vec::new(), |it| {
             it.events
                 .iter()

@@ -26,9 +26,16 @@ const DISK_CHECK: Duration = Duration::from_secs(1);
 /// The thread's loop.
 pub(super) fn run(shared: Arc<Shared>, index: Index) {
     let interval = shared.options.apply_interval;
-    let mut applied_at = Instant::now();
     check_disk(&shared);
     let mut checked_at = Instant::now();
+    // What was replayed goes into the index at once: lives that end before the first interval would otherwise hand an
+    // ever longer replay to the next one.
+    if !shared.storage_full.load(Ordering::Relaxed)
+        && let Err(error) = apply(&shared, &index, false)
+    {
+        return shared.fail(Fatal::Index(shared_text(&error)));
+    }
+    let mut applied_at = Instant::now();
     loop {
         let (ending, forced) = shared.await_signal(interval.min(DISK_CHECK));
         if checked_at.elapsed() >= DISK_CHECK {
