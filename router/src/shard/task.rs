@@ -348,6 +348,9 @@ impl Shard {
                 }
                 self.waiting += 1;
                 waiting.push_back(request);
+                if slot.in_flight.is_none() {
+                    self.reload(channel);
+                }
             }
             Phase::Loaded(_) => self.handle(channel, request, admission),
         }
@@ -632,8 +635,8 @@ impl Shard {
             if slot.panics == 0 && slot.outbox.is_empty() && !slot.behind {
                 self.channels.remove(&channel);
             } else {
+                // The next request tries again: a store that fails must not be asked in a circle.
                 slot.phase = Phase::Settling(VecDeque::new());
-                self.reload(channel);
             }
             for request in waiting {
                 let refused = refuse::unavailable("the channel could not be loaded");

@@ -76,12 +76,22 @@ impl World {
     }
 
     pub(crate) fn with(config: RouterConfig, store: MemoryStore) -> World {
+        let owned = Arc::new(store.clone());
+        World::through(config, store, owned)
+    }
+
+    /// The owners use `owned`, which stands in front of `store`.
+    pub(crate) fn through(
+        config: RouterConfig,
+        store: MemoryStore,
+        owned: Arc<dyn conch_store::MessageStore>,
+    ) -> World {
         let link = Arc::new(Recorder {
             pushed: Mutex::default(),
             changed: watch::Sender::new(0),
             gate: Mutex::default(),
         });
-        let router = Router::start(config, Arc::new(store.clone()), link.clone());
+        let router = Router::start(config, owned, link.clone());
         World {
             store,
             router,
