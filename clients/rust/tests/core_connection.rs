@@ -1,4 +1,5 @@
-//! When the core connects, waits, refreshes its token, and stops: frame by frame, on a clock of the test.
+//! When the core connects, waits, refreshes its token, and stops, and what of a listing, a refusal and a mark outlasts it:
+//! frame by frame, on a clock of the test.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use bytes::BytesMut;
@@ -6,9 +7,14 @@ use conch_client::core::{
     Command, Config, ConnectionState, Core, Event, Input, LinkCommand, Loaded, Meta, Outputs,
     Persist, StopReason,
 };
-use conch_client::wire::frame::{ErrorFrame, Hello, Limits, SyncChanges, Welcome, split_frame};
+use conch_client::wire::event::ChannelKind;
+use conch_client::wire::frame::{
+    ChannelHead, ErrorFrame, Hello, Limits, SyncChanges, SyncRow, Welcome, frame_type, split_frame,
+};
 use conch_client::wire::limits::FRAME_BYTES_MAX;
-use conch_client::wire::{ClientFrame, Code, DeviceId, ServerFrame, SessionId, UserId};
+use conch_client::wire::{
+    ChannelId, ClientFrame, Code, DeviceId, MemberRole, ServerFrame, SessionId, UserId,
+};
 
 struct Bench {
     core: Core,
@@ -31,6 +37,52 @@ fn welcome() -> ServerFrame {
         resumed: true,
         node: String::new(),
     }))
+}
+
+/// The refusal of what HELLO asks about its sync token.
+fn first_sync_refused(retry_after_ms: u32) -> ServerFrame {
+    ServerFrame::Error {
+        request: 0,
+        error: ErrorFrame {
+            code: Code::Unavailable,
+            retry_after_ms,
+            refused_type: frame_type::SYNC,
+            item: 0,
+            detail: String::new(),
+        },
+    }
+}
+
+/// A channel of ten messages, of which none is read.
+fn row(channel: u64) -> SyncRow {
+    SyncRow {
+        head: ChannelHead {
+            channel: ChannelId(channel),
+            head_seq: 10,
+            head_ordinal: 10,
+            read_seq: 0,
+            read_ordinal: 0,
+            mentions: 0,
+        },
+        kind: ChannelKind::Group,
+        title: String::new(),
+        peer: None,
+        first_seq: 1,
+        left_seq: None,
+        role: MemberRole::Member,
+    }
+}
+
+fn page(reset: bool, rows: Vec<SyncRow>, more: bool) -> ServerFrame {
+    ServerFrame::SyncChanges {
+        request: 0,
+        changes: SyncChanges {
+            reset,
+            rows,
+            more,
+            token: vec![9],
+        },
+    }
 }
 
 fn connection_error(code: Code, retry_after_ms: u32) -> ServerFrame {
@@ -412,4 +464,70 @@ fn word_of_an_older_connection_is_ignored() {
         code: Some(Code::DeviceRevoked.number()),
     });
     assert!(out.is_empty());
+}
+
+#[test]
+fn refused_first_sync_is_asked_again_when_the_server_advised() {
+    let mut bench = Bench::new();
+    bench.connected();
+    bench.frame(&welcome());
+    let out = bench.frame(&first_sync_refused(700));
+    assert!(!frames(&out).contains("Sync"));
+    let until = bench.core.wake_at().unwrap();
+    assert!((700..=900).contains(&until), "{until}");
+    assert!(frames(&bench.wake()).contains("Sync"));
+}
+
+#[test]
+fn refusal_of_a_first_sync_does_not_double_the_one_under_way() {
+    let mut bench = Bench::new();
+    bench.connected();
+    bench.frame(&welcome());
+    let out = bench.frame(&page(true, vec![row(1)], true));
+    assert!(frames(&out).contains("Sync"));
+    bench.frame(&first_sync_refused(0));
+    bench.now += 1_000;
+    let out = bench.give(Input::Tick);
+    assert!(!frames(&out).contains("Sync"), "{}", frames(&out));
+}
+
+#[test]
+fn channels_listed_after_a_cut_start_with_events_as_those_before() {
+    let mut bench = Bench::new();
+    bench.connected();
+    bench.frame(&welcome());
+    let newest: Vec<_> = (1..=99).map(row).collect();
+    bench.frame(&page(true, newest, true));
+    bench.closed(None);
+    bench.reconnect();
+    bench.connected();
+    bench.frame(&welcome());
+    bench.frame(&page(false, vec![row(100), row(101)], false));
+    let held_from = |id| bench.core.channel(ChannelId(id)).unwrap().held_from;
+    assert_eq!(held_from(99), 1);
+    assert_eq!(held_from(100), 1, "the hundredth starts with its events");
+    assert_eq!(held_from(101), 11, "the next one starts empty");
+}
+
+#[test]
+fn mark_above_one_that_moved_nothing_is_told() {
+    let mut bench = Bench::online();
+    bench.frame(&page(false, vec![row(1)], false));
+    let mark = |seq| {
+        Input::Command(Command::MarkRead {
+            channel: ChannelId(1),
+            seq,
+        })
+    };
+    let out = bench.give(mark(4));
+    assert!(frames(&out).contains("Read"), "{}", frames(&out));
+    // Nobody answers.
+    let out = bench.give(mark(9));
+    assert!(
+        !frames(&out).contains("Read"),
+        "too soon after the last one"
+    );
+    bench.now += 500;
+    let out = frames(&bench.give(Input::Tick));
+    assert!(out.contains("Read") && out.contains("seq: 9"), "{out}");
 }

@@ -40,8 +40,6 @@ pub(super) struct SyncState {
     backoff: Backoff,
     /// Until when the server's own first page, and its answers to HELLO's cursors, are waited for.
     first_due: Option<Ms>,
-    /// Channels of a full listing that still start with events.
-    first_sights: u32,
     /// No gap is asked for before this: the last one was refused for going too fast.
     gaps_not_before: Ms,
 }
@@ -56,7 +54,6 @@ impl Default for SyncState {
             not_before: 0,
             backoff: Backoff::new(RETRY_BASE_MS, RETRY_CAP_MS),
             first_due: None,
-            first_sights: 0,
             gaps_not_before: 0,
         }
     }
@@ -142,7 +139,7 @@ impl Core {
             self.meta.listing.phase = ListingPhase::Pages;
         }
         if changes.reset || self.meta.sync_token.is_empty() {
-            self.sync.first_sights = self.config.first_sight_channels;
+            self.first_sights = self.config.first_sight_channels;
         }
         for row in &changes.rows {
             self.on_row(now, row);
@@ -190,8 +187,8 @@ impl Core {
             self.meta.listing.phase == ListingPhase::Pages || self.meta.sync_token.is_empty();
         let window = if !is_listing {
             self.config.first_sight_events
-        } else if self.sync.first_sights > 0 {
-            self.sync.first_sights -= 1;
+        } else if self.first_sights > 0 {
+            self.first_sights -= 1;
             self.config.first_sight_events
         } else {
             0
@@ -246,6 +243,13 @@ impl Core {
             .backoff
             .failed(error.retry_after_ms.into(), &mut self.jitter);
         self.sync.not_before = now + delay;
+    }
+
+    /// The server could not read what HELLO's sync token asks for: its first page does not come.
+    pub(super) fn on_first_sync_refused(&mut self, now: Ms, error: &ErrorFrame) {
+        if self.sync.chain.is_some() && !self.requests.is_syncing() {
+            self.on_sync_refused(now, error);
+        }
     }
 
     pub(super) fn next_gap_at(&self) -> Option<Ms> {

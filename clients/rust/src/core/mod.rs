@@ -207,6 +207,9 @@ pub struct Core {
     /// Channels that the application shows.
     shown: BTreeSet<ChannelId>,
     used: u64,
+    /// Channels of a full listing that still start with events. Outlasts a cut in the middle of the listing; a program that
+    /// starts in the middle of one begins anew, as too many events harm less than too few.
+    first_sights: u32,
 }
 
 impl Core {
@@ -224,6 +227,7 @@ impl Core {
         Core {
             jitter: Jitter::new(config.seed),
             link: Link::new(&config),
+            first_sights: config.first_sight_channels,
             config,
             meta: loaded.meta,
             channels: loaded

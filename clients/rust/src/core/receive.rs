@@ -105,6 +105,7 @@ impl Core {
             match error.refused_type {
                 0 | frame_type::HELLO => self.on_last_word(error),
                 frame_type::OPEN_CHANNEL => self.on_cursor_refused(now, error.item),
+                frame_type::SYNC if request == 0 => self.on_first_sync_refused(now, error),
                 // Others without a request end in a close, or are mended by the next hint.
                 _ => {}
             }

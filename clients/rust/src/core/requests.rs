@@ -23,6 +23,7 @@ pub(crate) enum Asked {
         to: Seq,
     },
     Sync,
+    /// The last READ of the channel; those before it are forgotten.
     Read(ChannelId),
     AuthRefresh,
 }
@@ -54,6 +55,10 @@ impl Requests {
     pub(crate) fn ask(&mut self, asked: Asked) -> u32 {
         // Wraps after four thousand million requests; 0 is "no request".
         self.last = self.last.checked_add(1).unwrap_or(1);
+        // Only a refusal answers a READ. The newer one says all that the older one did.
+        if matches!(asked, Asked::Read(_)) {
+            self.open.retain(|_, it| *it != asked);
+        }
         self.open.insert(self.last, asked);
         self.count(asked, 1);
         self.last
@@ -109,5 +114,23 @@ impl Requests {
     pub(crate) fn clear(&mut self) -> Vec<Asked> {
         let open = std::mem::take(self);
         open.open.into_values().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_that_are_not_answered_leave_one_entry_per_channel() {
+        let mut requests = Requests::default();
+        let other = requests.ask(Asked::Read(ChannelId(2)));
+        let first = requests.ask(Asked::Read(ChannelId(1)));
+        let last = (0..1_000).map(|_| requests.ask(Asked::Read(ChannelId(1))));
+        let last = last.last().expect("a thousand were asked");
+        assert_eq!(requests.open.len(), 2);
+        assert_eq!(requests.answered(first), None);
+        assert_eq!(requests.answered(last), Some(Asked::Read(ChannelId(1))));
+        assert_eq!(requests.answered(other), Some(Asked::Read(ChannelId(2))));
     }
 }

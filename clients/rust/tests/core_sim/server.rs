@@ -432,7 +432,11 @@ impl Server {
                 self.open(rng, at, 0, *cursor);
             }
         }
-        self.on_sync(at, 0, &hello.sync_token);
+        if self.refuses(rng) {
+            self.refuse(at, 0, frame_type::SYNC, Code::Unavailable, 50, 0);
+        } else {
+            self.on_sync(at, 0, &hello.sync_token);
+        }
     }
 
     fn on_open(&mut self, rng: &mut StdRng, at: usize, request: u32, cursor: Cursor) {
