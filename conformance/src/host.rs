@@ -5,7 +5,6 @@
 //! The program is started anew for every case, and within some cases, always as one process that can be killed: no shell
 //! between it and the driver.
 
-use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -164,17 +163,16 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts the program; its output comes in two streams of lines.
+    /// Starts the program in the caller's folder, so that relative paths in its command mean what they say there; its output
+    /// comes in two streams of lines.
     pub(crate) fn start(
         command: &[String],
-        folder: &Path,
     ) -> Result<(Process, LinesOf<ChildStdout>, LinesOf<ChildStderr>)> {
         let Some((program, arguments)) = command.split_first() else {
             bail!("the command of the client is empty");
         };
         let mut child = Program::new(program)
             .args(arguments)
-            .current_dir(folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

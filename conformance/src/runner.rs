@@ -402,7 +402,7 @@ impl Run {
         if self.process.is_some() {
             return Err("the client runs already".to_owned());
         }
-        let started = Process::start(&self.client, &self.folder);
+        let started = Process::start(&self.client);
         let (process, mut stdout, mut stderr) = started.map_err(|error| format!("{error:#}"))?;
         self.process = Some(process);
         let token = start

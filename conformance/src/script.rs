@@ -73,7 +73,7 @@ pub enum Step {
     Note(String),
 
     // The client's side.
-    /// Starts the client's process, in the case's data folder, and connects it.
+    /// Starts the client's process, with the case's data folder, and connects it.
     Start(Start),
     /// SIGKILL, as a crash or a battery does it.
     Kill,

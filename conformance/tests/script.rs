@@ -85,6 +85,35 @@ async fn the_rust_sdk_passes() {
     passes("rust_host").await;
 }
 
+/// Runs one case by the program itself, called from `folder`.
+fn run_from(folder: &Path, client: &str) -> String {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_conch-conform"))
+        .args(["run", "--case", "kill-before-ack", "--client", client])
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn client_is_found_from_the_callers_folder() {
+    let program = example("reference_host");
+    let folder = program.parent().unwrap().parent().unwrap();
+    let said = run_from(folder, "examples/reference_host");
+    assert!(said.contains("1 passed, 0 failed"), "{said}");
+}
+
+#[test]
+fn file_among_the_clients_arguments_is_found_from_the_callers_folder() {
+    let folder = fresh_folder("relative");
+    std::fs::create_dir_all(&folder).unwrap();
+    let host = format!("exec '{}'\n", example("reference_host").display());
+    std::fs::write(folder.join("host.sh"), host).unwrap();
+    let said = run_from(&folder, "sh host.sh");
+    assert!(said.contains("1 passed, 0 failed"), "{said}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 /// What a client does wrong, a case about it, and what the case must find.
 const WRONG: &[(&str, &str, &str)] = &[
     ("no-retry", "kill-before-ack", "P-030"),
