@@ -59,3 +59,25 @@ pub fn routes(handle: PrometheusHandle, api: Arc<Api>) -> Routes {
         }),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_of_every_crate_come_with_their_help() {
+        let handle = installed();
+        ::metrics::counter!(conch_store::metrics::APPENDED_RECORDS.name).increment(1);
+        ::metrics::counter!(conch_router::metrics::ALL[0].name).increment(1);
+        let text = handle.render();
+        for name in [
+            conch_store::metrics::APPENDED_RECORDS.name,
+            conch_router::metrics::ALL[0].name,
+        ] {
+            assert!(
+                text.contains(&format!("# HELP {name} ")),
+                "{name} is not described"
+            );
+        }
+    }
+}
