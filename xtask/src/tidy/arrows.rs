@@ -15,7 +15,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("conch-client", &["conch-wire"]),
     ("conch-chat", &["conch-client"]),
-    ("conch-loadtest", &["conch-wire", "conch-client"]),
+    ("conch-impair", &[]),
+    (
+        "conch-loadtest",
+        &["conch-wire", "conch-client", "conch-impair"],
+    ),
     // The client is a dev-dependency there: its host is one of the clients under test.
     ("conch-conformance", &["conch-wire", "conch-client"]),
 ];

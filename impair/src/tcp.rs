@@ -31,7 +31,12 @@ pub(super) async fn listen(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 async fn connection(mut client: TcpStream, number: u64, shared: Arc<Shared>) {
-    let Ok(mut server) = TcpStream::connect(shared.target).await else {
+    let target = shared.settings.borrow().target;
+    let connected = match target {
+        Some(target) => TcpStream::connect(target).await,
+        None => Err(io::ErrorKind::ConnectionRefused.into()),
+    };
+    let Ok(mut server) = connected else {
         // The target refuses; so does the proxy.
         let _ = client.set_zero_linger();
         return;
@@ -290,6 +295,22 @@ mod tests {
         hear(&mut new, b"y").await;
         proxy.heal();
         assert!(is_quiet(&mut old).await);
+    }
+
+    #[tokio::test]
+    async fn new_connections_follow_the_target() {
+        let (proxy, mut old) = through(Profile::default()).await;
+        say(&mut old, b"x").await;
+        hear(&mut old, b"x").await;
+        proxy.set_target(None);
+        let mut refused = TcpStream::connect(proxy.address()).await.unwrap();
+        assert!(timeout(SOON, refused.read_u8()).await.unwrap().is_err());
+        proxy.set_target(Some(echo().await));
+        let mut new = TcpStream::connect(proxy.address()).await.unwrap();
+        for stream in [&mut old, &mut new] {
+            say(stream, b"y").await;
+            hear(stream, b"y").await;
+        }
     }
 
     #[tokio::test]

@@ -3,7 +3,7 @@
 //!
 //! [`Proxy::start`] listens on a free port of loopback and forwards to a target; a [`Profile`] says what happens to each
 //! chunk or datagram, and the proxy's methods do what a profile cannot: cut everything now, swallow one direction, leave
-//! connections half open, change the port that the node sees. Decisions are drawn per connection and direction from the
+//! connections half open, change the port that the node sees, follow a node that comes back elsewhere. Decisions are drawn per connection and direction from the
 //! seed, so the n-th datagram of the n-th flow has the same fate in every run; which bytes share a chunk of TCP, and what
 //! time it is then, are the scheduler's.
 //!
@@ -73,6 +73,8 @@ pub enum Cut {
 /// What holds now; watched by all connections.
 #[derive(Clone, Copy, Debug)]
 struct Settings {
+    /// Where to; `None` while nobody listens there.
+    target: Option<SocketAddr>,
     profile: Profile,
     hole_to_server: bool,
     hole_to_client: bool,
@@ -121,7 +123,6 @@ pub struct Seen {
 #[derive(Debug)]
 struct Shared {
     seed: u64,
-    target: SocketAddr,
     settings: watch::Sender<Settings>,
     counters: Counters,
 }
@@ -142,7 +143,20 @@ impl Proxy {
         target: SocketAddr,
         profile: Profile,
     ) -> io::Result<Proxy> {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        Proxy::start_at(carrier, seed, listen, Some(target), profile).await
+    }
+
+    /// Listens on `listen` and forwards to `target`, once there is one.
+    pub async fn start_at(
+        carrier: Carrier,
+        seed: u64,
+        listen: SocketAddr,
+        target: Option<SocketAddr>,
+        profile: Profile,
+    ) -> io::Result<Proxy> {
         let settings = Settings {
+            target,
             profile,
             hole_to_server: false,
             hole_to_client: false,
@@ -153,18 +167,17 @@ impl Proxy {
         };
         let shared = Arc::new(Shared {
             seed,
-            target,
             settings: watch::Sender::new(settings),
             counters: Counters::default(),
         });
         let (address, task) = match carrier {
             Carrier::Tcp => {
-                let listener = TcpListener::bind("127.0.0.1:0").await?;
+                let listener = TcpListener::bind(listen).await?;
                 let address = listener.local_addr()?;
                 (address, tokio::spawn(tcp::listen(listener, shared.clone())))
             }
             Carrier::Udp => {
-                let socket = UdpSocket::bind("127.0.0.1:0").await?;
+                let socket = UdpSocket::bind(listen).await?;
                 let address = socket.local_addr()?;
                 (address, tokio::spawn(udp::listen(socket, shared.clone())))
             }
@@ -179,6 +192,12 @@ impl Proxy {
     /// Where clients connect to.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Forwards to another place from here on; with `None` to nowhere: connections are refused, datagrams lost. What is
+    /// connected by TCP stays with the old target; datagrams go to the new one.
+    pub fn set_target(&self, target: Option<SocketAddr>) {
+        self.change(|it| it.target = target);
     }
 
     /// Another profile from here on, for what is connected too.

@@ -84,8 +84,11 @@ struct Flow {
 impl Flow {
     async fn run(mut self, mut incoming: mpsc::Receiver<Bytes>) {
         let mut settings = self.shared.settings.subscribe();
-        let mut rebinds = settings.borrow().rebinds;
-        let Ok(mut upstream) = self.bind().await else {
+        let (mut rebinds, mut target) = {
+            let now = settings.borrow_and_update();
+            (now.rebinds, now.target)
+        };
+        let Ok(mut upstream) = bind(target).await else {
             return;
         };
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
@@ -96,19 +99,19 @@ impl Flow {
                     Some(datagram) => self.take(Way::ToServer, datagram),
                     None => return,
                 },
-                received = upstream.recv(&mut buffer) => if let Ok(bytes) = received {
+                received = receive(upstream.as_ref(), &mut buffer) => if let Ok(bytes) = received {
                     self.take(Way::ToClient, Bytes::copy_from_slice(&buffer[..bytes]));
                 },
-                () = until(next) => self.forward(&upstream).await,
+                () = until(next) => self.forward(upstream.as_ref()).await,
                 changed = settings.changed() => {
                     let now = *settings.borrow_and_update();
                     if changed.is_err() || self.number < now.cut_below {
                         count(&self.shared.counters.cuts);
                         return;
                     }
-                    if now.rebinds != rebinds {
-                        rebinds = now.rebinds;
-                        match self.bind().await {
+                    if now.rebinds != rebinds || now.target != target {
+                        (rebinds, target) = (now.rebinds, now.target);
+                        match bind(target).await {
                             Ok(socket) => upstream = socket,
                             Err(_) => return,
                         }
@@ -116,13 +119,6 @@ impl Flow {
                 }
             }
         }
-    }
-
-    /// A socket of a new port.
-    async fn bind(&self) -> io::Result<UdpSocket> {
-        let socket = UdpSocket::bind("127.0.0.1:0").await?;
-        socket.connect(self.shared.target).await?;
-        Ok(socket)
     }
 
     /// A datagram came; its fate is drawn whether or not it is swallowed, so that holes do not shift later fates.
@@ -153,7 +149,7 @@ impl Flow {
     }
 
     /// Sends the copy that is due.
-    async fn forward(&mut self, upstream: &UdpSocket) {
+    async fn forward(&mut self, upstream: Option<&UdpSocket>) {
         let Some(Reverse(copy)) = self.due.pop() else {
             return;
         };
@@ -163,15 +159,33 @@ impl Flow {
             Way::ToClient
         };
         let is_swallowed = self.shared.settings.borrow().swallows(self.number, way);
-        let sent = match way {
+        let sent = match (way, upstream) {
             _ if is_swallowed => Err(io::ErrorKind::NetworkUnreachable.into()),
-            Way::ToServer => upstream.send(&copy.bytes).await,
-            Way::ToClient => self.socket.send_to(&copy.bytes, self.client).await,
+            (Way::ToServer, Some(upstream)) => upstream.send(&copy.bytes).await,
+            (Way::ToServer, None) => Err(io::ErrorKind::NetworkUnreachable.into()),
+            (Way::ToClient, _) => self.socket.send_to(&copy.bytes, self.client).await,
         };
         count(match sent {
             Ok(_) => &self.shared.counters.forwarded,
             Err(_) => &self.shared.counters.dropped,
         });
+    }
+}
+
+/// A socket of a new port that leads to the target, if there is one.
+async fn bind(target: Option<SocketAddr>) -> io::Result<Option<UdpSocket>> {
+    let Some(target) = target else {
+        return Ok(None);
+    };
+    let socket = UdpSocket::bind("127.0.0.1:0").await?;
+    socket.connect(target).await?;
+    Ok(Some(socket))
+}
+
+async fn receive(upstream: Option<&UdpSocket>, buffer: &mut [u8]) -> io::Result<usize> {
+    match upstream {
+        Some(upstream) => upstream.recv(buffer).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -320,6 +334,20 @@ mod tests {
                 .map_or(before, |(port, _)| port);
         }
         assert_ne!(after, before);
+        assert_eq!(proxy.seen().connections, 1);
+    }
+
+    #[tokio::test]
+    async fn flows_follow_the_target() {
+        let (proxy, socket) = through(1, Profile::default()).await;
+        socket.send(&[0, 1]).await.unwrap();
+        assert_eq!(answer(&socket, SOON).await.unwrap().1, 1);
+        proxy.set_target(None);
+        socket.send(&[0, 2]).await.unwrap();
+        assert_eq!(answer(&socket, QUIET).await, None);
+        proxy.set_target(Some(echo().await));
+        socket.send(&[0, 3]).await.unwrap();
+        assert_eq!(answer(&socket, SOON).await.unwrap().1, 3);
         assert_eq!(proxy.seen().connections, 1);
     }
 
