@@ -6,7 +6,7 @@
 //!
 //! Every call into a channel's state is caught: a panic answers those who wait `outcome_unknown`, drops the state and
 //! loads it again when its batch in the log has settled; nobody else notices. A failed append is the end of this
-//! process's word: nothing more is acknowledged, and [`Fatal`] tells the program to exit.
+//! process's word: nothing more is acknowledged, and [`crate::Fatal`] tells the program to exit.
 //!
 //! Shutdown: takes nothing new, refuses what has no place yet (certain), commits and answers the rest, ends.
 
@@ -15,33 +15,30 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use conch_store::{
-    AppendError, Appended, ChannelSnapshot, MessageStore, Range, ReadLimit, Record, Refusal,
-};
+use conch_store::{MessageStore, Refusal};
 use conch_wire::{AckFlags, ChannelId, SessionId, UserId};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use metrics::{counter, gauge};
 use tokio::sync::mpsc;
 
-use super::delivery::{Courier, deliver};
-use super::input::{Appending, Completion, Control, Input, PairKey, Reply};
-use super::pair::{self, Pairs};
-use super::reads::{Reads, Running, read};
+use super::delivery::deliver;
+use super::input::{Completion, Control, Input, Reply};
+use super::pair::Pairs;
+use super::reads::{Reads, Running};
 use super::slot::{ChannelSlot, Phase, Request, WAITING_MAX};
 use crate::channel::outbox::FanOut;
 use crate::channel::send::{record_bytes, refuse_send};
 use crate::channel::state::ChannelState;
-use crate::channel::window::WINDOW_KEYS;
-use crate::channel::{Answer, Context, Effects, Known, Lookup, LookupId, PageRead, Rules, Ticket};
+use crate::channel::{Answer, Context, Effects, Rules, Ticket};
 use crate::failpoint;
 use crate::fence::Fences;
 use crate::id::Ids;
 use crate::metrics as names;
 use crate::refuse;
-use crate::router::{Fatal, FatalReport};
+use crate::router::FatalReport;
 use crate::user::state::UserState;
-use crate::{HistoryRows, Link, Push, Refused, Registered, Registration, RouterConfig};
+use crate::{Link, Push, Refused, RouterConfig};
 
 /// Deliveries taken from other shards in one pass.
 const DELIVERIES_PER_PASS: usize = 4_096;
@@ -63,43 +60,43 @@ pub(crate) struct Parts {
 
 /// An owner loop and everything it owns.
 pub(crate) struct Shard {
-    index: usize,
+    pub(super) index: usize,
     config: RouterConfig,
-    rules: Rules,
-    epoch: u32,
-    store: Arc<dyn MessageStore>,
-    ids: Arc<Ids>,
-    link: Arc<dyn Link>,
-    fatal: FatalReport,
+    pub(super) rules: Rules,
+    pub(super) epoch: u32,
+    pub(super) store: Arc<dyn MessageStore>,
+    pub(super) ids: Arc<Ids>,
+    pub(super) link: Arc<dyn Link>,
+    pub(super) fatal: FatalReport,
     inputs: mpsc::Receiver<Input>,
     control: mpsc::UnboundedReceiver<Control>,
     deliveries: mpsc::Receiver<FanOut>,
-    shards: Vec<mpsc::Sender<FanOut>>,
+    pub(super) shards: Vec<mpsc::Sender<FanOut>>,
 
-    channels: HashMap<ChannelId, ChannelSlot>,
-    users: HashMap<UserId, UserState>,
+    pub(super) channels: HashMap<ChannelId, ChannelSlot>,
+    pub(super) users: HashMap<UserId, UserState>,
     fences: Fences,
     pairs: Pairs,
     replies: HashMap<Ticket, (ChannelId, Reply<Answer>)>,
     last_ticket: Ticket,
     last_life: u64,
     /// Requests in front of channels that are being loaded, all together.
-    waiting: usize,
-    completions: FuturesUnordered<Running>,
-    reads: Reads,
+    pub(super) waiting: usize,
+    pub(super) completions: FuturesUnordered<Running>,
+    pub(super) reads: Reads,
     /// Channels to look after at the end of the pass.
-    touched: Vec<ChannelId>,
+    pub(super) touched: Vec<ChannelId>,
     /// By shard that had no room: the channels whose deliveries wait for it.
-    behind: Vec<VecDeque<ChannelId>>,
-    room_asked: Vec<bool>,
-    effects: Effects,
-    appends_in_flight: usize,
+    pub(super) behind: Vec<VecDeque<ChannelId>>,
+    pub(super) room_asked: Vec<bool>,
+    pub(super) effects: Effects,
+    pub(super) appends_in_flight: usize,
     /// Most requests that one pass found since they were last reported.
     deepest_queue: usize,
     started: Instant,
     now_ms: u64,
     /// The store failed: nothing is acknowledged any more.
-    failed: bool,
+    pub(super) failed: bool,
     stopping: bool,
 }
 
@@ -241,7 +238,7 @@ impl Shard {
         self.finish_pass();
     }
 
-    fn admission(&self, bytes: usize) -> Result<(), Refusal> {
+    pub(super) fn admission(&self, bytes: usize) -> Result<(), Refusal> {
         if bytes == 0 {
             return Ok(());
         }
@@ -309,21 +306,26 @@ impl Shard {
         refuse_send(send, refused, &mut self.effects);
     }
 
-    fn refuse_request(&mut self, request: Request, refused: Refused) {
+    pub(super) fn refuse_request(&mut self, request: Request, refused: Refused) {
         match request {
             Request::Send(send) => self.refuse_send(&send, refused),
             Request::Ask { ticket, .. } => self.answer(ticket, Err(refused)),
         }
     }
 
-    fn answer(&mut self, ticket: Ticket, answer: Result<Answer, Refused>) {
+    pub(super) fn answer(&mut self, ticket: Ticket, answer: Result<Answer, Refused>) {
         if let Some((_, reply)) = self.replies.remove(&ticket) {
             // Whoever asked may have gone.
             let _ = reply.send(answer);
         }
     }
 
-    fn on_request(&mut self, channel: ChannelId, request: Request, admission: Result<(), Refusal>) {
+    pub(super) fn on_request(
+        &mut self,
+        channel: ChannelId,
+        request: Request,
+        admission: Result<(), Refusal>,
+    ) {
         if !self.channels.contains_key(&channel) {
             if !self.reads.has_room() {
                 let refused = refuse::overloaded("too many channels are being loaded");
@@ -402,7 +404,7 @@ impl Shard {
     }
 
     /// Runs one step of a loaded channel's state and carries out what it says. `false`: it panicked and is gone.
-    fn with_state(
+    pub(super) fn with_state(
         &mut self,
         channel: ChannelId,
         admission: Result<(), Refusal>,
@@ -467,7 +469,7 @@ impl Shard {
     }
 
     /// A state panicked: those who wait in it are answered, it is dropped, and loaded again once the log has settled.
-    fn on_panic(&mut self, channel: ChannelId) {
+    pub(super) fn on_panic(&mut self, channel: ChannelId) {
         counter!(names::PANICS).increment(1);
         let Some(slot) = self.channels.get_mut(&channel) else {
             return;
@@ -500,7 +502,7 @@ impl Shard {
         }
     }
 
-    fn reload(&mut self, channel: ChannelId) {
+    pub(super) fn reload(&mut self, channel: ChannelId) {
         let Some(slot) = self.channels.get_mut(&channel) else {
             return;
         };
@@ -550,188 +552,6 @@ impl Shard {
         }
     }
 
-    fn on_appended(&mut self, parts: &[Appending], result: Result<Appended, AppendError>) {
-        self.appends_in_flight -= 1;
-        let appended = match result {
-            Ok(appended) if !self.failed => appended,
-            Ok(_) => return,
-            Err(error) => return self.on_append_failed(error),
-        };
-        failpoint::stage(failpoint::COMMITTED);
-        for part in parts {
-            let Some(slot) = self.channels.get_mut(&part.channel) else {
-                continue;
-            };
-            let Some(mut batch) = slot.in_flight.take() else {
-                continue;
-            };
-            slot.panics = 0;
-            for (index, event) in batch.events.iter_mut().enumerate() {
-                event.published.position = appended.first + (part.first + index) as u64;
-            }
-            counter!(names::EVENTS_COMMITTED).increment(batch.events.len() as u64);
-            slot.outbox.commit(batch.events);
-            if matches!(slot.phase, Phase::Settling(_)) {
-                self.touch(part.channel);
-                self.reload(part.channel);
-            } else {
-                self.with_state(part.channel, Ok(()), |state, _, effects| {
-                    state.on_committed(effects);
-                });
-            }
-        }
-    }
-
-    /// From here on this process acknowledges nothing.
-    fn on_append_failed(&mut self, error: AppendError) {
-        if !self.failed {
-            tracing::error!(shard = self.index, %error, "the log failed: nothing is acknowledged any more");
-        }
-        self.failed = true;
-        self.fatal.report(Fatal::Store(error));
-        self.touched.clear();
-        self.behind.iter_mut().for_each(VecDeque::clear);
-        self.waiting = 0;
-        for (_, slot) in std::mem::take(&mut self.channels) {
-            match slot.phase {
-                Phase::Loaded(mut state) => state.give_up(&mut self.effects),
-                Phase::Loading(waiting) | Phase::Settling(waiting) => {
-                    for request in waiting {
-                        let refused = refuse::unavailable("the log failed; the node restarts");
-                        self.refuse_request(request, refused);
-                    }
-                }
-            }
-        }
-        for (ticket, answer) in std::mem::take(&mut self.effects.answers) {
-            self.answer(ticket, answer);
-        }
-        self.effects.heads.clear();
-    }
-
-    fn on_loaded(
-        &mut self,
-        channel: ChannelId,
-        life: u64,
-        snapshot: Option<Option<ChannelSnapshot>>,
-    ) {
-        let Some(slot) = self.channels.get_mut(&channel) else {
-            return;
-        };
-        let Phase::Loading(waiting) = &mut slot.phase else {
-            return;
-        };
-        if slot.life != life {
-            return;
-        }
-        let waiting = std::mem::take(waiting);
-        self.waiting = self.waiting.saturating_sub(waiting.len());
-        let (epoch, rules) = (self.epoch, self.rules);
-        let state = snapshot.and_then(|snapshot| {
-            catch_unwind(|| ChannelState::load(channel, epoch, rules, snapshot)).ok()
-        });
-        let Some(state) = state else {
-            // The panics counted so far would be forgotten with the slot; deliveries may still wait in it.
-            if slot.panics == 0 && slot.outbox.is_empty() && !slot.behind {
-                self.channels.remove(&channel);
-            } else {
-                // The next request tries again: a store that fails must not be asked in a circle.
-                slot.phase = Phase::Settling(VecDeque::new());
-            }
-            for request in waiting {
-                let refused = refuse::unavailable("the channel could not be loaded");
-                self.refuse_request(request, refused);
-            }
-            return;
-        };
-        slot.phase = Phase::Loaded(Box::new(state));
-        self.touch(channel);
-        let admission = self.admission(waiting.iter().map(Request::bytes).sum());
-        for request in waiting {
-            self.on_request(channel, request, admission);
-        }
-    }
-
-    fn on_found(
-        &mut self,
-        channel: ChannelId,
-        life: u64,
-        id: LookupId,
-        found: Result<Option<Known>, ()>,
-    ) {
-        let Some(slot) = self.channels.get(&channel) else {
-            return;
-        };
-        let Phase::Loaded(state) = &slot.phase else {
-            return;
-        };
-        if slot.life != life {
-            return;
-        }
-        let admission = self.admission(state.parked_bytes(id));
-        self.with_state(channel, admission, |state, context, effects| {
-            state.on_found(context, id, found, effects);
-        });
-    }
-
-    fn on_register(&mut self, registration: Registration, reply: Reply<Registered>) {
-        if !self.reads.has_room() {
-            // Whoever asked may have gone.
-            let _ = reply.send(Err(refuse::overloaded("too many store reads wait")));
-            return;
-        }
-        let user = self.users.entry(registration.user).or_default();
-        if let Err(refused) = user.on_register(&registration, &mut self.effects.pushes) {
-            let _ = reply.send(Err(refused));
-            return;
-        }
-        // Only now, registered, is the position read: an event in between is pushed, or in what the position covers.
-        let store = self.store.clone();
-        let user = registration.user;
-        let read = read(
-            async move { store.inbox_position(user).await },
-            Err(conch_store::ReadError::Closed),
-            move |result| Completion::Position {
-                registration,
-                reply,
-                result,
-            },
-        );
-        self.start_read(read);
-    }
-
-    fn on_position(
-        &mut self,
-        registration: &Registration,
-        reply: Reply<Registered>,
-        stored: Option<u64>,
-    ) {
-        let answer = match (stored, self.users.get_mut(&registration.user)) {
-            (Some(stored), Some(user)) => Ok(Registered {
-                inbox_position: user.on_position(stored),
-            }),
-            // It said goodbye before it was answered.
-            (Some(stored), None) => Ok(Registered {
-                inbox_position: stored,
-            }),
-            (None, _) => Err(refuse::unavailable("the store could not be read")),
-        };
-        let is_refused = answer.is_err();
-        if reply.send(answer).is_err() || is_refused {
-            // Nobody waits for it, or nobody was told that it stands: it must not stay behind.
-            self.unregister(registration.user, registration.session);
-        }
-    }
-
-    fn unregister(&mut self, user: UserId, session: SessionId) {
-        if let Some(state) = self.users.get_mut(&user) {
-            state.on_unregister(session);
-            if state.is_empty() {
-                self.users.remove(&user);
-            }
-        }
-    }
-
     fn on_control(&mut self, message: Control) {
         match message {
             Control::Unregister { user, session } => self.unregister(user, session),
@@ -773,7 +593,7 @@ impl Shard {
         }
     }
 
-    fn touch(&mut self, channel: ChannelId) {
+    pub(super) fn touch(&mut self, channel: ChannelId) {
         if let Some(slot) = self.channels.get_mut(&channel)
             && !slot.touched
         {
@@ -782,132 +602,8 @@ impl Shard {
         }
     }
 
-    /// The end of a pass: one append, the deliveries of what was committed, one push.
-    fn finish_pass(&mut self) {
-        let mut records = Vec::new();
-        let mut parts = Vec::new();
-        let touched = std::mem::take(&mut self.touched);
-        for &channel in &touched {
-            self.take_batch(channel, &mut records, &mut parts);
-        }
-        if !records.is_empty() {
-            self.start_append(records, parts);
-        }
-        if fail::has_failpoints() {
-            // A kill at this stage must find the acks with the sessions.
-            self.link.push(&mut self.effects.pushes);
-            if touched
-                .iter()
-                .any(|channel| self.channels.get(channel).is_some_and(has_deliveries))
-            {
-                failpoint::stage(failpoint::ACKED);
-            }
-        }
-        for &channel in &touched {
-            self.hand_over(channel);
-            self.forget_absent(channel);
-        }
-        if self.touched.is_empty() {
-            self.touched = touched;
-            self.touched.clear();
-        }
-        if !self.effects.pushes.is_empty() {
-            self.link.push(&mut self.effects.pushes);
-            self.effects.pushes.clear();
-        }
-    }
-
-    fn take_batch(
-        &mut self,
-        channel: ChannelId,
-        records: &mut Vec<Record>,
-        parts: &mut Vec<Appending>,
-    ) {
-        let Some(slot) = self.channels.get_mut(&channel) else {
-            return;
-        };
-        slot.touched = false;
-        let Phase::Loaded(state) = &mut slot.phase else {
-            return;
-        };
-        let first = records.len();
-        match catch_unwind(AssertUnwindSafe(|| state.take_batch(records))) {
-            Ok(None) => {}
-            Ok(Some(batch)) => {
-                assert_eq!(
-                    first + batch.records,
-                    records.len(),
-                    "a batch is counted whole"
-                );
-                assert!(slot.in_flight.is_none(), "one batch in flight per channel");
-                slot.in_flight = Some(batch);
-                parts.push(Appending { channel, first });
-            }
-            Err(_) => {
-                records.truncate(first);
-                self.on_panic(channel);
-            }
-        }
-    }
-
-    fn start_append(&mut self, records: Vec<Record>, parts: Vec<Appending>) {
-        failpoint::stage(failpoint::SEQUENCED);
-        counter!(names::BATCHES).increment(1);
-        self.appends_in_flight += 1;
-        let appended = self.store.append(records);
-        self.completions.push(Box::pin(async move {
-            let result = appended.await;
-            Completion::Appended { parts, result }
-        }));
-    }
-
-    fn hand_over(&mut self, channel: ChannelId) {
-        let Some(slot) = self.channels.get_mut(&channel) else {
-            return;
-        };
-        // On the list already: it goes on when there is room, and not before, so that order is kept.
-        if slot.behind || slot.outbox.is_empty() {
-            return;
-        }
-        let mut courier = Courier {
-            here: self.index,
-            users: &mut self.users,
-            shards: &self.shards,
-            pushes: &mut self.effects.pushes,
-            link: &self.link,
-        };
-        if let Err(full) = slot.outbox.hand_over(&mut courier) {
-            tracing::debug!(%channel, mark = slot.outbox.mark(), shard = full, "deliveries wait for room");
-            slot.behind = true;
-            self.behind[full].push_back(channel);
-            self.ask_for_room(full);
-        }
-    }
-
-    fn ask_for_room(&mut self, shard: usize) {
-        if std::mem::replace(&mut self.room_asked[shard], true) {
-            return;
-        }
-        let queue = self.shards[shard].clone();
-        self.completions.push(Box::pin(async move {
-            // Room, or the shard has ended: either way whoever waits goes on. The permit itself is given back at once.
-            drop(queue.reserve_owned().await);
-            Completion::Room { shard }
-        }));
-    }
-
-    fn on_room(&mut self, shard: usize) {
-        self.room_asked[shard] = false;
-        for channel in std::mem::take(&mut self.behind[shard]) {
-            if let Some(slot) = self.channels.get_mut(&channel) {
-                slot.behind = false;
-            }
-            self.touch(channel);
-        }
-    }
-
     /// Ids that name no channel must not fill the memory.
-    fn forget_absent(&mut self, channel: ChannelId) {
+    pub(super) fn forget_absent(&mut self, channel: ChannelId) {
         let is_idle_and_absent = self.channels.get(&channel).is_some_and(|slot| {
             slot.may_unload() && matches!(&slot.phase, Phase::Loaded(state) if state.is_absent())
         });
@@ -935,117 +631,6 @@ impl Shard {
         gauge!(names::QUARANTINED, "shard" => shard.clone()).set(quarantined as f64);
         gauge!(names::BEHIND, "shard" => shard.clone()).set(behind as f64);
         gauge!(names::QUEUE_DEPTH, "shard" => shard).set(depth as f64);
-    }
-
-    fn start_read(&mut self, read: Running) {
-        if let Some(read) = self.reads.start(read) {
-            self.completions.push(read);
-        }
-    }
-
-    fn on_read_ended(&mut self) {
-        if let Some(next) = self.reads.ended() {
-            self.completions.push(next);
-        }
-    }
-
-    fn start_load(&mut self, channel: ChannelId, life: u64) {
-        let store = self.store.clone();
-        let tail = self.rules.tail_events;
-        let read = read(
-            async move { store.load_channel(channel, tail, WINDOW_KEYS).await },
-            Err(conch_store::ReadError::Closed),
-            move |result| {
-                if let Err(error) = &result {
-                    tracing::warn!(%channel, %error, "a channel could not be loaded");
-                }
-                Completion::Loaded {
-                    channel,
-                    life,
-                    result,
-                }
-            },
-        );
-        self.start_read(read);
-    }
-
-    fn start_lookup(&mut self, channel: ChannelId, life: u64, id: LookupId, lookup: Lookup) {
-        let store = self.store.clone();
-        let find = async move {
-            let row = match lookup {
-                Lookup::Key { sender, key } => store.find_key(channel, sender, key).await,
-                Lookup::Row(seq) => {
-                    let range = Range {
-                        from: seq,
-                        to: seq,
-                        newest_first: false,
-                    };
-                    let one = ReadLimit {
-                        events: 1,
-                        bytes: 0,
-                    };
-                    let rows = store.read_events(channel, range, one).await;
-                    rows.map(|rows| rows.into_iter().next())
-                }
-            };
-            row.map(|row| row.as_ref().map(Known::of)).map_err(|error| {
-                tracing::warn!(%channel, %error, "a row could not be read");
-            })
-        };
-        self.start_read(read(find, Err(()), move |result| Completion::Found {
-            channel,
-            life,
-            id,
-            result,
-        }));
-    }
-
-    fn start_page(&mut self, channel: ChannelId, page: PageRead) {
-        if !self.reads.has_room() {
-            let refused = refuse::overloaded("too many store reads wait");
-            return self.answer(page.ticket, Err(refused));
-        }
-        let store = self.store.clone();
-        let fetch = async move {
-            let rows = store.read_events(channel, page.range, page.limit).await;
-            let rows = rows.map_err(|error| {
-                tracing::warn!(%channel, %error, "history could not be read");
-                refuse::unavailable("the store could not be read")
-            })?;
-            let covered_from = rows.first().map_or(page.range.from, |row| row.seq);
-            let covered_to = rows
-                .last()
-                .map_or(page.range.from.saturating_sub(1), |row| row.seq);
-            Ok(HistoryRows {
-                covered_from,
-                covered_to,
-                first_seq: page.first_seq,
-                head_seq: page.head_seq,
-                bodies: rows.into_iter().map(|row| row.body).collect(),
-            })
-        };
-        let failed = Err(refuse::unavailable("the store could not be read"));
-        let ticket = page.ticket;
-        self.start_read(read(fetch, failed, move |result| Completion::Page {
-            ticket,
-            result,
-        }));
-    }
-
-    fn start_pair(&mut self, pair: PairKey) {
-        let work = pair::find_or_make(
-            self.store.clone(),
-            self.ids.clone(),
-            self.fatal.clone(),
-            pair,
-        );
-        let failed = Err(refuse::unavailable("the pair could not be read"));
-        let read = read(work, failed, move |result| Completion::Pair {
-            pair,
-            result,
-        });
-        // Not one of the bounded reads: it may wait for the log. Bounded by the queue, one per pair.
-        self.completions.push(read);
     }
 }
 
@@ -1077,10 +662,6 @@ fn answers(push: &Push, asked: u32) -> bool {
 fn tell<T>(reply: Reply<T>, refused: Refused) {
     // Whoever asked may have gone.
     let _ = reply.send(Err(refused));
-}
-
-fn has_deliveries(slot: &ChannelSlot) -> bool {
-    !slot.outbox.is_empty()
 }
 
 fn input_bytes(input: &Input) -> usize {
