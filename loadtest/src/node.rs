@@ -73,6 +73,8 @@ pub struct NodePlan {
     pub args: Vec<String>,
     /// `--dev`, unless a test wants to see what happens without.
     pub dev: bool,
+    /// Where QUIC listens, `ip:port`; not at all without.
+    pub quic: Option<String>,
     /// How long the start may take.
     pub start_within: Duration,
 }
@@ -85,6 +87,12 @@ pub struct Ready {
     /// Address of `/metrics`, `ip:port`, when it listens for it.
     #[serde(default)]
     pub metrics: Option<String>,
+    /// Address of QUIC, `ip:port`, when it listens for it.
+    #[serde(default)]
+    pub quic: Option<String>,
+    /// SHA-256 of the certificate that QUIC shows, hex of the DER.
+    #[serde(default)]
+    pub quic_certificate_sha256: Option<String>,
 }
 
 /// One life of a node.
@@ -106,6 +114,7 @@ impl NodePlan {
             env: Vec::new(),
             args: Vec::new(),
             dev: true,
+            quic: None,
             start_within: Duration::from_secs(60),
         })
     }
@@ -113,6 +122,12 @@ impl NodePlan {
     /// The data folder.
     pub fn data(&self) -> PathBuf {
         self.folder.join("data")
+    }
+
+    /// The plan with QUIC on a free port of loopback.
+    pub fn with_quic(mut self) -> NodePlan {
+        self.quic = Some("127.0.0.1:0".to_owned());
+        self
     }
 
     /// The plan with one more variable in the environment.
@@ -149,6 +164,7 @@ impl NodePlan {
             .arg("--ready-file")
             .arg(&ready_file)
             .args(self.dev.then_some("--dev"))
+            .args(self.quic.iter().flat_map(|address| ["--quic", address]))
             .args(&self.args)
             .envs(
                 self.env

@@ -1,10 +1,13 @@
-//! A plain protocol client: one WebSocket, frames in and out, answers matched to requests. Nothing else: no resume, no
-//! merging, no outbox, no reconnecting.
+//! A plain protocol client: one WebSocket or the control stream of one QUIC connection, frames in and out, answers matched
+//! to requests. Nothing else: no resume, no merging, no outbox, no reconnecting.
 //!
 //! Tests use it to say exactly what they mean and to see exactly what a node answers, wrong input included; the load
 //! generator uses it because it costs little. It shares only `conch-wire` with the node. Frames that a caller did not
 //! wait for stay queued in the order of arrival; [`RawClient::recv`] gives them out. Credit is granted back only when the
 //! caller says so ([`RawClient::grant`]), so that a test can be a reader that stops.
+
+mod carrier;
+mod endpoint;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,15 +21,23 @@ use conch_wire::frame::{
 use conch_wire::{
     Alias, ChannelId, ClientFrame, Code, EventKind, MessageKey, Seq, ServerFrame, WireError, limits,
 };
-use futures_util::{SinkExt, StreamExt};
+use rustls::pki_types::ServerName;
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+
+use carrier::{Broken, Carrier, ControlStream};
+pub use endpoint::{
+    Endpoint, FullHandshakes, QUIC_ALPN, QuicDialer, Tickets, TlsDialer, Transport, Windows,
+    certificate_sha256,
+};
 
 /// Subprotocol of major version 1.
 pub const SUBPROTOCOL: &str = "conch.1";
@@ -43,6 +54,12 @@ pub enum RawError {
     UpgradeRefused(u16),
     #[error("the socket failed: {0}")]
     Socket(#[from] Box<tungstenite::Error>),
+    #[error("QUIC failed: {0}")]
+    Quic(#[from] Box<quinn::ConnectionError>),
+    #[error("a QUIC connection carries no WebSocket messages")]
+    NoWebSocket,
+    #[error("TLS cannot be set up")]
+    Tls,
     #[error("the node sent what is not a frame: {0}")]
     Frame(#[from] WireError),
     /// The close status, if there was one, and the last ERROR that concerned the connection.
@@ -129,7 +146,7 @@ impl Draft {
 /// One connection.
 #[derive(Debug)]
 pub struct RawClient {
-    socket: WebSocketStream<TcpStream>,
+    carrier: Carrier,
     /// Frames that arrived while something else was waited for.
     waiting: VecDeque<Received>,
     out: BytesMut,
@@ -138,7 +155,7 @@ pub struct RawClient {
 }
 
 impl RawClient {
-    /// Upgrades; says nothing yet. `http` is `ip:port`.
+    /// Connects over WebSocket; says nothing yet. `http` is `ip:port`.
     pub async fn connect(http: &str) -> Result<RawClient, RawError> {
         let stream = TcpStream::connect(http).await.map_err(RawError::Connect)?;
         RawClient::upgrade(stream, http).await
@@ -147,33 +164,44 @@ impl RawClient {
     /// Upgrades a TCP connection that the caller made (with socket options of its own).
     pub async fn upgrade(stream: TcpStream, host: &str) -> Result<RawClient, RawError> {
         let _ = stream.set_nodelay(true);
-        let mut request = format!("ws://{host}/v1/ws")
-            .into_client_request()
-            .map_err(Box::new)?;
-        request.headers_mut().insert(
-            "Sec-WebSocket-Protocol",
-            HeaderValue::from_static(SUBPROTOCOL),
-        );
-        let config = WebSocketConfig::default()
-            .read_buffer_size(8_192)
-            .write_buffer_size(0)
-            .max_message_size(Some(16 << 20));
-        match client_async_with_config(request, stream, Some(config)).await {
-            Ok((socket, _)) => Ok(RawClient {
-                socket,
-                waiting: VecDeque::new(),
-                out: BytesMut::new(),
-                last_request: 0,
-                connection_error: None,
-            }),
-            Err(tungstenite::Error::Http(answer)) => {
-                Err(RawError::UpgradeRefused(answer.status().as_u16()))
-            }
-            Err(error) => Err(Box::new(error).into()),
+        let socket = upgrade(stream, host).await?;
+        Ok(RawClient::on(Carrier::WebSocket(Box::new(socket))))
+    }
+
+    /// Connects over any transport; says nothing yet.
+    pub async fn connect_to(endpoint: &Endpoint) -> Result<RawClient, RawError> {
+        match timeout(PATIENCE, connect_to(endpoint)).await {
+            Ok(carrier) => carrier.map(RawClient::on),
+            Err(_) => Err(RawError::Timeout("connection")),
         }
     }
 
-    /// Connects and shakes hands.
+    fn on(carrier: Carrier) -> RawClient {
+        RawClient {
+            carrier,
+            waiting: VecDeque::new(),
+            out: BytesMut::new(),
+            last_request: 0,
+            connection_error: None,
+        }
+    }
+
+    /// The QUIC connection under this client, if it is one.
+    pub fn quic(&self) -> Option<&quinn::Connection> {
+        self.carrier.quic()
+    }
+
+    /// Connects over any transport and shakes hands.
+    pub async fn open_at(
+        endpoint: &Endpoint,
+        hello: Hello,
+    ) -> Result<(RawClient, Welcome), RawError> {
+        let mut client = RawClient::connect_to(endpoint).await?;
+        let welcome = client.hello(hello).await?;
+        Ok((client, welcome))
+    }
+
+    /// Connects over WebSocket and shakes hands.
     pub async fn open(http: &str, hello: Hello) -> Result<(RawClient, Welcome), RawError> {
         let mut client = RawClient::connect(http).await?;
         let welcome = client.hello(hello).await?;
@@ -200,24 +228,23 @@ impl RawClient {
         self.last_request
     }
 
-    /// Sends one frame as one WebSocket message.
+    /// Sends one frame (a WebSocket message of its own).
     pub async fn send(&mut self, frame: &ClientFrame<'_>) -> Result<(), RawError> {
         frame.encode(&mut self.out);
         let bytes = self.out.split().freeze();
         self.send_bytes(bytes).await
     }
 
-    /// Sends bytes as one binary message, whatever they are.
+    /// Sends bytes, whatever they are; over WebSocket as one binary message.
     pub async fn send_bytes(&mut self, bytes: Bytes) -> Result<(), RawError> {
-        self.send_message(Message::Binary(bytes)).await
+        let sent = self.carrier.send(bytes).await;
+        sent.map_err(|broken| self.ended(broken))
     }
 
     /// Sends any WebSocket message.
     pub async fn send_message(&mut self, message: Message) -> Result<(), RawError> {
-        match self.socket.send(message).await {
-            Ok(()) => Ok(()),
-            Err(error) => Err(self.failed(error)),
-        }
+        let sent = self.carrier.send_message(message).await;
+        sent.map_err(|broken| self.ended(broken))
     }
 
     /// Appends a frame to the next [`RawClient::flush`].
@@ -230,7 +257,7 @@ impl RawClient {
         self.out.len()
     }
 
-    /// Sends everything queued as one WebSocket message.
+    /// Sends everything queued, over WebSocket as one message.
     pub async fn flush(&mut self) -> Result<(), RawError> {
         if self.out.is_empty() {
             return Ok(());
@@ -487,17 +514,11 @@ impl RawClient {
         }
     }
 
-    /// Reads one WebSocket message into the queue.
+    /// Reads what comes next into the queue.
     async fn fill(&mut self) -> Result<(), RawError> {
-        let message = match self.socket.next().await {
-            Some(Ok(message)) => message,
-            Some(Err(error)) => return Err(self.failed(error)),
-            None => return Err(self.gone(None)),
-        };
-        match message {
-            Message::Binary(bytes) => self.cut(bytes),
-            Message::Close(close) => Err(self.gone(close.map(|close| close.code.into()))),
-            _ => Ok(()),
+        match self.carrier.next().await {
+            Ok(bytes) => self.cut(bytes),
+            Err(broken) => Err(self.ended(broken)),
         }
     }
 
@@ -526,20 +547,70 @@ impl RawClient {
         Ok(())
     }
 
-    fn failed(&self, error: tungstenite::Error) -> RawError {
-        match error {
-            tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => {
-                self.gone(None)
-            }
-            other => Box::new(other).into(),
+    fn ended(&self, broken: Broken) -> RawError {
+        match broken {
+            Broken::Closed(status) => RawError::Closed {
+                status,
+                error: self.connection_error.clone(),
+            },
+            Broken::Failed(error) => error,
         }
     }
+}
 
-    fn gone(&self, status: Option<u16>) -> RawError {
-        RawError::Closed {
-            status,
-            error: self.connection_error.clone(),
+async fn connect_to(endpoint: &Endpoint) -> Result<Carrier, RawError> {
+    match endpoint {
+        Endpoint::WebSocket(address) => {
+            let stream = tcp(address).await?;
+            let socket = upgrade(stream, address).await?;
+            Ok(Carrier::WebSocket(Box::new(socket)))
         }
+        Endpoint::Tls(dialer) => {
+            let stream = tcp(&dialer.address).await?;
+            let name = ServerName::try_from("localhost").map_err(|_| RawError::Tls)?;
+            let stream = TlsConnector::from(dialer.config.clone())
+                .connect(name, stream)
+                .await
+                .map_err(RawError::Connect)?;
+            let socket = upgrade(stream, &dialer.address).await?;
+            Ok(Carrier::Tls(Box::new(socket)))
+        }
+        Endpoint::Quic(dialer) => {
+            let stream = ControlStream::open(dialer.dial().await?).await?;
+            Ok(Carrier::Quic(Box::new(stream)))
+        }
+    }
+}
+
+async fn tcp(address: &str) -> Result<TcpStream, RawError> {
+    let stream = TcpStream::connect(address)
+        .await
+        .map_err(RawError::Connect)?;
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
+async fn upgrade<S>(stream: S, host: &str) -> Result<WebSocketStream<S>, RawError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut request = format!("ws://{host}/v1/ws")
+        .into_client_request()
+        .map_err(Box::new)?;
+    request.headers_mut().insert(
+        "Sec-WebSocket-Protocol",
+        HeaderValue::from_static(SUBPROTOCOL),
+    );
+    let config = WebSocketConfig::default()
+        .read_buffer_size(8_192)
+        .write_buffer_size(0)
+        .max_message_size(Some(16 << 20));
+    match client_async_with_config(request, stream, Some(config)).await {
+        Ok((socket, _)) => Ok(socket),
+        Err(tungstenite::Error::Http(answer)) => {
+            Err(RawError::UpgradeRefused(answer.status().as_u16()))
+        }
+        Err(error) => Err(Box::new(error).into()),
     }
 }
 

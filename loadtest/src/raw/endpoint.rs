@@ -1,0 +1,256 @@
+//! Where a plain client connects to, over what, and whom it trusts there.
+//!
+//! TLS and QUIC trust exactly one certificate, by its SHA-256: a node under test shows one that no root vouches for. A
+//! dialer keeps session tickets between its connections if it is told to, so that full and resumed handshakes can be
+//! told apart: the certificate is judged in full ones only, and those are counted.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use quinn::crypto::rustls::QuicClientConfig;
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
+use sha2::{Digest, Sha256};
+
+use super::RawError;
+
+/// ALPN of major version 1 on QUIC.
+pub const QUIC_ALPN: &[u8] = b"conch/1";
+/// Session tickets kept by a dialer.
+const TICKETS: usize = 64;
+/// Silence after which QUIC itself gives up.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Which transport, for reports and for choosing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    /// WebSocket without TLS.
+    WebSocket,
+    /// WebSocket over TLS.
+    Tls,
+    Quic,
+}
+
+impl std::fmt::Display for Transport {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Transport::WebSocket => "ws",
+            Transport::Tls => "wss",
+            Transport::Quic => "quic",
+        })
+    }
+}
+
+/// A node's address on one transport.
+#[derive(Clone, Debug)]
+pub enum Endpoint {
+    /// `ip:port`.
+    WebSocket(String),
+    Tls(TlsDialer),
+    Quic(QuicDialer),
+}
+
+/// Whether a dialer resumes sessions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tickets {
+    /// Every handshake is a full one.
+    None,
+    /// A connection resumes what an earlier one of the same dialer brought.
+    Kept,
+}
+
+/// Full handshakes so far of one dialer.
+#[derive(Clone, Debug, Default)]
+pub struct FullHandshakes(Arc<AtomicU64>);
+
+impl FullHandshakes {
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Connects by TLS over TCP.
+#[derive(Clone, Debug)]
+pub struct TlsDialer {
+    /// `ip:port`.
+    pub address: String,
+    pub full: FullHandshakes,
+    pub(super) config: Arc<ClientConfig>,
+}
+
+impl TlsDialer {
+    /// Trusts the certificate of this SHA-256 (hex of the DER).
+    pub fn new(
+        address: impl Into<String>,
+        certificate_sha256: &str,
+        tickets: Tickets,
+    ) -> Result<TlsDialer, RawError> {
+        let full = FullHandshakes::default();
+        let mut config = client_config(certificate_sha256, tickets, &full)?;
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(TlsDialer {
+            address: address.into(),
+            full,
+            config: Arc::new(config),
+        })
+    }
+}
+
+/// Flow control that a QUIC client grants, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Windows {
+    pub stream: u32,
+    pub connection: u32,
+}
+
+impl Default for Windows {
+    fn default() -> Windows {
+        Windows {
+            stream: 1 << 20,
+            connection: 1 << 20,
+        }
+    }
+}
+
+/// Connects by QUIC, from one UDP socket.
+#[derive(Clone, Debug)]
+pub struct QuicDialer {
+    pub address: SocketAddr,
+    pub full: FullHandshakes,
+    endpoint: quinn::Endpoint,
+    config: quinn::ClientConfig,
+}
+
+impl QuicDialer {
+    /// Trusts the certificate of this SHA-256 (hex of the DER). Must be called within a tokio runtime.
+    pub fn new(
+        address: SocketAddr,
+        certificate_sha256: &str,
+        tickets: Tickets,
+        windows: Windows,
+    ) -> Result<QuicDialer, RawError> {
+        let full = FullHandshakes::default();
+        let mut tls = client_config(certificate_sha256, tickets, &full)?;
+        tls.alpn_protocols = vec![QUIC_ALPN.to_vec()];
+        let crypto = QuicClientConfig::try_from(tls).map_err(|_| RawError::Tls)?;
+        let mut transport = quinn::TransportConfig::default();
+        transport
+            .stream_receive_window(windows.stream.into())
+            .receive_window(windows.connection.into())
+            .max_idle_timeout(Some(IDLE.try_into().expect("a minute is a valid timeout")));
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        config.transport_config(Arc::new(transport));
+        let endpoint =
+            quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).map_err(RawError::Connect)?;
+        Ok(QuicDialer {
+            address,
+            full,
+            endpoint,
+            config,
+        })
+    }
+
+    /// A handshake, without a word of ours.
+    pub async fn dial(&self) -> Result<quinn::Connection, RawError> {
+        let connecting = self
+            .endpoint
+            .connect_with(self.config.clone(), self.address, "localhost")
+            .map_err(|error| RawError::Connect(std::io::Error::other(error)))?;
+        Ok(connecting.await.map_err(Box::new)?)
+    }
+
+    /// Sends from another UDP socket from here on: a change of address.
+    pub fn rebind(&self) -> Result<(), RawError> {
+        let socket =
+            std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).map_err(RawError::Connect)?;
+        self.endpoint.rebind(socket).map_err(RawError::Connect)
+    }
+}
+
+/// SHA-256 of a certificate as nodes tell it: hex of the DER's.
+pub fn certificate_sha256(der: &[u8]) -> String {
+    Sha256::digest(der)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+fn client_config(
+    certificate_sha256: &str,
+    tickets: Tickets,
+    full: &FullHandshakes,
+) -> Result<ClientConfig, RawError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let trust = Pinned {
+        sha256: certificate_sha256.to_ascii_lowercase(),
+        full: full.clone(),
+        provider: Arc::clone(&provider),
+    };
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|_| RawError::Tls)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(trust))
+        .with_no_client_auth();
+    config.resumption = match tickets {
+        Tickets::None => Resumption::disabled(),
+        Tickets::Kept => Resumption::in_memory_sessions(TICKETS),
+    };
+    Ok(config)
+}
+
+/// Trusts one certificate.
+#[derive(Debug)]
+struct Pinned {
+    sha256: String,
+    full: FullHandshakes,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if certificate_sha256(end_entity) != self.sha256 {
+            return Err(CertificateError::ApplicationVerificationFailure.into());
+        }
+        self.full.0.fetch_add(1, Ordering::Relaxed);
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
