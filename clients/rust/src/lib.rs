@@ -17,6 +17,7 @@ mod native;
 
 #[cfg(feature = "native")]
 pub use native::{
-    Account, Api, ApiError, Channel, Client, ClientBuilder, ClientError, EventStream, Login,
-    Member, Person, SendHandle, SendOutcome, StoreError, TokenError, TokenFuture, TokenProvider,
+    Account, Api, ApiError, Channel, Client, ClientBuilder, ClientError, Device, EventStream,
+    Login, Member, Person, SendHandle, SendOutcome, StoreError, TokenError, TokenFuture,
+    TokenProvider,
 };

@@ -34,12 +34,12 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use conch_wire::event::{MessageBody, SendFlags, check_send_tail};
-use conch_wire::{ChannelId, Code, EventKind, MessageKey, Seq, UserId};
+use conch_wire::{ChannelId, Code, DeviceId, EventKind, MessageKey, Seq, UserId};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::driver::{Request, SendResult};
-use super::http::{Api, ApiError, Channel, Login, Member, Person};
+use super::http::{Api, ApiError, Channel, Device, Login, Member, Person};
 use super::login::{Account, TokenProvider, Tokens};
 use super::store::{Store, StoreError};
 use crate::core::{ChannelInfo, Command, ConnectionState, Event, Message, OutboxItem, Outcome};
@@ -255,14 +255,29 @@ impl Client {
 
     /// Logs this device out, for good. What it received stays in the data folder.
     pub async fn log_out(&self) -> Result<(), ClientError> {
-        let token = self.token().await?;
-        match self.0.api.log_out(&token).await {
+        let told = match self.token().await {
+            Ok(token) => self.0.api.log_out(&token).await,
+            Err(ClientError::Api(error)) => Err(error),
+            Err(error) => return Err(error),
+        };
+        match told {
             Err(error) if error.is_passing() => return Err(error.into()),
-            // Revoked before is logged out, too.
+            // A login that the server has ended is ended here, too; else nobody could log in again.
             Err(_) | Ok(()) => {}
         }
         self.disconnect().await?;
         Ok(self.0.own_tokens.clear().await?)
+    }
+
+    /// This person's devices that are logged in.
+    pub async fn devices(&self) -> Result<Vec<Device>, ClientError> {
+        Ok(self.0.api.devices(&self.token().await?).await?)
+    }
+
+    /// Logs another device of this person out. For this one there is [`Client::log_out`].
+    pub async fn remove_device(&self, device: DeviceId) -> Result<(), ClientError> {
+        let token = self.token().await?;
+        Ok(self.0.api.remove_device(&token, device).await?)
     }
 
     async fn token(&self) -> Result<String, ClientError> {
@@ -472,14 +487,22 @@ impl Client {
             .copied()
             .filter(|user| self.known_person(*user).is_none())
             .collect();
-        for users in unknown.chunks(PEOPLE_MAX) {
-            let people = self.0.api.users(&self.token().await?, users).await?;
-            self.keep_people(&people).await?;
-        }
+        self.refresh_people(&unknown).await?;
         Ok(users
             .iter()
             .filter_map(|user| self.known_person(*user))
             .collect())
+    }
+
+    /// People by id as the server has them now, for names that may have changed; ids that nobody has are left out.
+    pub async fn refresh_people(&self, users: &[UserId]) -> Result<Vec<Person>, ClientError> {
+        let mut found = Vec::new();
+        for users in users.chunks(PEOPLE_MAX) {
+            let people = self.0.api.users(&self.token().await?, users).await?;
+            self.keep_people(&people).await?;
+            found.extend(people);
+        }
+        Ok(found)
     }
 
     /// A person whom this device knows.

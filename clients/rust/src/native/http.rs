@@ -107,6 +107,20 @@ pub struct Member {
     pub joined_seq: Seq,
 }
 
+/// A device of one's own that is logged in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Device {
+    pub device: DeviceId,
+    pub name: String,
+    pub platform: String,
+    /// ms since 1970 by the server's clock.
+    pub created_ms: u64,
+    /// Last use, to the hour; ms since 1970 by the server's clock.
+    pub seen_ms: u64,
+    /// It is this one.
+    pub current: bool,
+}
+
 /// The HTTP API of one node, without a memory: tokens are passed in.
 #[derive(Clone, Debug)]
 pub struct Api {
@@ -171,6 +185,21 @@ struct MemberJson {
 #[derive(Deserialize)]
 struct MembersJson {
     members: Vec<MemberJson>,
+}
+
+#[derive(Deserialize)]
+struct DeviceJson {
+    device_id: String,
+    name: String,
+    platform: String,
+    created_ms: u64,
+    seen_ms: u64,
+    current: bool,
+}
+
+#[derive(Deserialize)]
+struct DevicesJson {
+    devices: Vec<DeviceJson>,
 }
 
 #[derive(Serialize)]
@@ -253,6 +282,21 @@ impl TryFrom<MemberJson> for Member {
             person: json.person.try_into()?,
             role: role(&json.role),
             joined_seq: json.joined_seq,
+        })
+    }
+}
+
+impl TryFrom<DeviceJson> for Device {
+    type Error = ApiError;
+
+    fn try_from(json: DeviceJson) -> Result<Device, ApiError> {
+        Ok(Device {
+            device: number(&json.device_id)?,
+            name: json.name,
+            platform: json.platform,
+            created_ms: json.created_ms,
+            seen_ms: json.seen_ms,
+            current: json.current,
         })
     }
 }
@@ -357,6 +401,20 @@ impl Api {
     pub async fn me(&self, token: &str) -> Result<Person, ApiError> {
         let request = self.request(Method::GET, &["me"], Some(token));
         self.json::<PersonJson>(request).await?.try_into()
+    }
+
+    /// The caller's devices that are logged in.
+    pub async fn devices(&self, token: &str) -> Result<Vec<Device>, ApiError> {
+        let request = self.request(Method::GET, &["devices"], Some(token));
+        let devices: DevicesJson = self.json(request).await?;
+        devices.devices.into_iter().map(Device::try_from).collect()
+    }
+
+    /// Logs a device of the caller's out.
+    pub async fn remove_device(&self, token: &str, device: DeviceId) -> Result<(), ApiError> {
+        let path = ["devices", &device.to_string()];
+        let request = self.request(Method::DELETE, &path, Some(token));
+        self.answer(request).await.map(drop)
     }
 
     pub async fn user_by_handle(&self, token: &str, handle: &str) -> Result<Person, ApiError> {

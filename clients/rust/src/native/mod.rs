@@ -22,6 +22,6 @@ mod tls;
 
 pub use builder::ClientBuilder;
 pub use client::{Client, ClientError, EventStream, SendHandle, SendOutcome};
-pub use http::{Api, ApiError, Channel, Login, Member, Person};
+pub use http::{Api, ApiError, Channel, Device, Login, Member, Person};
 pub use login::{Account, TokenError, TokenFuture, TokenProvider};
 pub use store::StoreError;
