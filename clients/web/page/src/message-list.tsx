@@ -189,7 +189,7 @@ function PendingBubble({ pending, last }: { pending: Pending; last: boolean }) {
   const isRefused = pending.state === "refused";
   const again = async (): Promise<void> => {
     await client.send(pending.channel as Id, pending.text);
-    client.dismiss(pending.key);
+    await client.dismiss(pending.key);
   };
   return (
     <article class={`bubble-place mine${last ? " last" : ""}`}>
@@ -200,7 +200,7 @@ function PendingBubble({ pending, last }: { pending: Pending; last: boolean }) {
             <Icon name="alert" />
             {wordsForRefusal(pending.code)}
             <button type="button" class="link" onClick={() => void again().catch(() => {})}>Send again</button>
-            <button type="button" class="link" onClick={() => client.dismiss(pending.key)}>Discard</button>
+            <button type="button" class="link" onClick={() => void client.dismiss(pending.key).catch(() => {})}>Discard</button>
           </p>
         ) : (
           <p class="meta">

@@ -80,6 +80,16 @@ describe("outbox", () => {
     expect(box.holds("9", 2)).toBe(true);
   });
 
+  it("what is refused stays until it is dismissed, takes room, and never goes out", () => {
+    const box = new Outbox([{ ...item(5), refused: Code.invalid }, item(6)]);
+    expect([box.size, box.nextId(), box.has(item(5).key)]).toEqual([2, 7, true]);
+    expect(box.nextFrame("9")!.map((it) => it.item.id)).toEqual([6]);
+    expect(box.keepRefused(item(7), Code.forbidden)).toMatchObject({ id: 7, refused: Code.forbidden });
+    expect([...box.items()].map((it) => it.id)).toEqual([5, 7, 6]);
+    expect(box.dismiss(item(6).key)).toBe(null);
+    expect([box.dismiss(item(5).key)?.id, box.dismiss(item(5).key), box.size]).toEqual([5, null, 2]);
+  });
+
   it("a refusal says nothing of an earlier attempt", () => {
     const box = outbox(1);
     box.nextFrame("9");

@@ -159,6 +159,36 @@ describe("driver", () => {
     await client.close();
   });
 
+  it("a refused text is kept over the tab until it is dismissed", async () => {
+    let client = await open();
+    await until(() => client.channel("1")?.heldTo === 1);
+    await client.send("404", "to nobody");
+    await until(() => client.pending("404")[0]?.state === "refused");
+    await client.close();
+    client = await open();
+    await until(() => client.pending("404").length === 1);
+    expect(client.pending("404")[0]).toMatchObject({ text: "to nobody", state: "refused", code: 4402 });
+    await client.dismiss(client.pending("404")[0]!.key);
+    expect(client.pending("404")).toEqual([]);
+    await client.close();
+    client = await open();
+    await until(() => client.connection.is === "online");
+    expect(client.pending("404")).toEqual([]);
+    await client.close();
+  });
+
+  it("where what was kept cannot be read it says so, and takes nothing", async () => {
+    vi.spyOn(IDBObjectStore.prototype, "getAll").mockImplementation(() => {
+      throw new DOMException("damaged", "UnknownError");
+    });
+    const client = await open();
+    await until(() => client.connection.is === "stopped");
+    expect(client.connection).toMatchObject({ reason: "storage" });
+    await expect(client.send("1", "lost")).rejects.toMatchObject({ code: "storage" });
+    vi.restoreAllMocks();
+    await client.close();
+  });
+
   it("when nothing can be stored any more a send is refused, and what was kept stays", async () => {
     const client = await open();
     await until(() => client.channel("1")?.heldTo === 1);

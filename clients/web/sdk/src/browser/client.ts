@@ -16,7 +16,7 @@ import { Api, ApiError } from "./api.js";
 import { Engine, type EngineEvent } from "./engine.js";
 import type { Session } from "./session.js";
 import { type Store, deleteStore, openStore } from "./store.js";
-import { Tabs } from "./tabs.js";
+import { type Leader, Tabs } from "./tabs.js";
 import { type Timer, plainTimer } from "./timer.js";
 
 /** A message of this device on its way. */
@@ -27,7 +27,7 @@ export interface Pending {
   createdMs: number;
   /**
    * `waiting`: kept on this device, goes out by itself. `stored`: the node has it, its place is a moment away. `refused`: it
-   * will not be sent; {@link Client.dismiss} it, or send it again.
+   * will not be sent, and is kept here, over restarts too, until {@link Client.dismiss}; or send it again.
    */
   state: "waiting" | "stored" | "refused";
   /** Why it was refused. */
@@ -97,8 +97,9 @@ export class Client {
     });
   }
 
-  private async lead() {
-    const loaded = await this.store.load();
+  private async lead(): Promise<Leader> {
+    const loaded = await this.store.load().catch(() => null);
+    if (!loaded) return this.cannotRead();
     const timer = this.options.timer ?? plainTimer();
     const engine = new Engine(this.session, this.store, timer, loaded, this.options.config ?? {}, (events) => this.tabs.events(events));
     this.onSnapshot({ connection: { is: "connecting" }, channels: engine.core.channels(), outbox: engine.core.outboxItems() });
@@ -111,6 +112,17 @@ export class Client {
         for (const stop of this.cleanUp.splice(0)) stop();
         await engine.stop();
       },
+    };
+  }
+
+  /** What this device remembers cannot be read: says so, and takes nothing that it could not keep. */
+  private cannotRead(): Leader {
+    const snapshot: Snapshot = { connection: { is: "stopped", reason: "storage", code: null }, channels: [], outbox: [] };
+    this.onSnapshot(snapshot);
+    return {
+      snapshot: () => snapshot,
+      command: () => Promise.reject(new ApiError("storage", 0, "what this device remembers cannot be read", 0)),
+      stop: () => Promise.resolve(),
     };
   }
 
@@ -183,12 +195,9 @@ export class Client {
     return key;
   }
 
-  /** Forgets a message that was refused. */
-  dismiss(key: MessageKey): void {
-    const pending = this.pendingByKey.get(key);
-    if (pending?.state !== "refused") return;
-    this.pendingByKey.delete(key);
-    this.say({ is: "pending", channel: pending.channel });
+  /** Forgets a message that was refused, in all tabs. */
+  async dismiss(key: MessageKey): Promise<void> {
+    await this.tabs.command({ is: "dismiss", key });
   }
 
   /** The person has read up to here. */
@@ -249,14 +258,15 @@ export class Client {
     this.state = connection;
     this.known.clear();
     for (const info of channels) this.known.set(info.channel, info);
-    for (const [key, it] of this.pendingByKey) if (it.state !== "refused") this.pendingByKey.delete(key);
+    this.pendingByKey.clear();
     for (const item of outbox) this.queued(item);
     this.say({ is: "changed" });
   }
 
   private queued(item: OutboxItem): void {
-    const { channel, key, createdMs } = item;
-    this.pendingByKey.set(key, { channel, key, text: utf8.decode(item.tail), createdMs, state: "waiting", code: null });
+    const { channel, key, createdMs, refused } = item;
+    const state = refused === undefined ? "waiting" : "refused";
+    this.pendingByKey.set(key, { channel, key, text: utf8.decode(item.tail), createdMs, state, code: refused ?? null });
   }
 
   private onEvents(events: EngineEvent[]): void {
@@ -275,6 +285,10 @@ export class Client {
           this.say({ is: "pending", channel: event.channel });
           break;
         }
+        case "send-dismissed":
+          this.pendingByKey.delete(event.key);
+          this.say({ is: "pending", channel: event.channel });
+          break;
         case "message": {
           const { key, channel } = event.message;
           const wasPending = key !== null && this.pendingByKey.delete(key);

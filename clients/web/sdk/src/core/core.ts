@@ -40,7 +40,7 @@ import { type Loaded, type Meta, emptyMeta } from "./persist.js";
 import { nextMarkAt, onMarkRead, pumpMarks } from "./reading.js";
 import { onReceived } from "./receive.js";
 import { Requests } from "./requests.js";
-import { nextSendAt, onClose, onOpen, onSend, pumpSends } from "./sending.js";
+import { nextSendAt, onClose, onDismiss, onOpen, onSend, pumpSends } from "./sending.js";
 
 /** Settings of a core. */
 export interface Config {
@@ -53,7 +53,7 @@ export interface Config {
   firstSightEvents: number;
   /** In a full listing, the channels used last, so many, start with events; the others start empty. */
   firstSightChannels: number;
-  /** Messages waiting to be sent; more are not taken. */
+  /** Messages waiting to be sent, or refused and not dismissed; more are not taken. */
   outboxItemsMax: number;
   /** Ceiling of the first delay before connecting again, and of all of them. */
   reconnectBaseMs: Ms;
@@ -94,6 +94,8 @@ export type Input =
 export type Command =
   /** A message that fits the limits, and for which {@link Core.outboxRoom} said that there is room. */
   | { is: "send"; channel: Id; key: MessageKey; kind: number; flags: number; tail: Uint8Array; createdMs: number }
+  /** Forget a message that was refused. */
+  | { is: "dismiss"; key: MessageKey }
   /** The person has read up to here. */
   | { is: "mark-read"; channel: Id; seq: number }
   /** The application shows the channel; it need not be known yet. */
@@ -180,6 +182,9 @@ export class Core {
         onSend(this, { id: this.outbox.nextId(), ...message });
         break;
       }
+      case "dismiss":
+        onDismiss(this, input.key);
+        break;
       case "mark-read":
         onMarkRead(this, input.channel, input.seq);
         break;
@@ -236,12 +241,12 @@ export class Core {
     return [...this.known.values()].map((channel) => channel.info());
   }
 
-  /** Whether one more message can wait to be sent. */
+  /** Whether one more message can be kept until it is sent. */
   outboxRoom(): boolean {
     return this.outbox.size < this.config.outboxItemsMax;
   }
 
-  /** Messages that the node has not answered for, in order within each channel. */
+  /** Messages that the node refused, then those that it has not answered for, in order within each channel. */
   outboxItems(): OutboxItem[] {
     return [...this.outbox.items()];
   }

@@ -85,8 +85,10 @@ export type Event =
   | { is: "message"; message: Message }
   /** The node has this message, for ever. */
   | { is: "send-stored"; channel: Id; key: MessageKey; seq: number; timeMs: number }
-  /** The node has not and never will; it is no longer in the outbox. */
+  /** The node has not and never will. The text is kept until it is dismissed. */
   | { is: "send-refused"; channel: Id; key: MessageKey; code: number }
+  /** A refused message was dismissed, and is forgotten. */
+  | { is: "send-dismissed"; channel: Id; key: MessageKey }
   /** The channel's messages wait because the node asked for patience; they go out by themselves. */
   | { is: "sends-delayed"; channel: Id; code: number; retryInMs: Ms }
   | { is: "channel"; info: ChannelInfo }

@@ -8,6 +8,9 @@
  * that the refusal names, and the rest goes again in order. Where the outcome is not known the key stays, and the same
  * message goes again with RETRY.
  *
+ * What is refused for good leaves its lane and stays in the outbox, over restarts too, until the person dismisses it: a text
+ * that somebody wrote is not thrown away.
+ *
  * An item's *attempt* is set from the moment a frame with it may have reached the node until an answer settles it. That is
  * what is asked in HELLO, and what holds back own events in `merge.ts`.
  */
@@ -36,6 +39,8 @@ export interface OutboxItem {
   tail: Uint8Array;
   /** When it was written, ms since 1970 by this device's clock; for display only. */
   createdMs: number;
+  /** Why the node has it not and never will. It stays, out of its lane, until the person dismisses it. */
+  refused?: number;
 }
 
 interface Waiting {
@@ -80,21 +85,43 @@ export type Refusal =
 
 export class Outbox {
   private readonly lanes = new Map<Id, Lane>();
+  /** By key, oldest first. */
+  private readonly refused = new Map<MessageKey, OutboxItem>();
   private lastId = 0;
   /** Frames built so far; see {@link Waiting.attempt}. */
   attempts = 0;
-  size = 0;
+  private waitingCount = 0;
   private framesInFlight = 0;
   /** One after a refusal for rate, because the bucket is this person's and not the channel's; one more with every ack. */
   private framesMax = SENDS_IN_FLIGHT_MAX;
   private asked: PendingSend[] = [];
 
-  /** `items`: what was on disk, in order. Each of them may have been sent. */
+  /** `items`: what was on disk, in order. Each of them that was not refused may have been sent. */
   constructor(items: OutboxItem[]) {
     for (const item of items) {
       this.lastId = Math.max(this.lastId, item.id);
-      this.put({ item, attempt: 0, retry: true });
+      if (item.refused === undefined) this.put({ item, attempt: 0, retry: true });
+      else this.refused.set(item.key, item);
     }
+  }
+
+  /** Messages that are kept, the refused ones included. */
+  get size(): number {
+    return this.waitingCount + this.refused.size;
+  }
+
+  /** Keeps an item that left its lane; returns it as it is to be stored. */
+  keepRefused(item: OutboxItem, code: number): OutboxItem {
+    const kept = { ...item, refused: code };
+    this.refused.set(kept.key, kept);
+    return kept;
+  }
+
+  /** The person has seen that it was refused. Null: it was not. */
+  dismiss(key: MessageKey): OutboxItem | null {
+    const item = this.refused.get(key) ?? null;
+    this.refused.delete(key);
+    return item;
   }
 
   nextId(): number {
@@ -107,7 +134,7 @@ export class Outbox {
   }
 
   private put(waiting: Waiting): void {
-    this.size += 1;
+    this.waitingCount += 1;
     let lane = this.lanes.get(waiting.item.channel);
     if (!lane) this.lanes.set(waiting.item.channel, (lane = new Lane()));
     lane.waiting.push(waiting);
@@ -119,11 +146,13 @@ export class Outbox {
   }
 
   has(key: MessageKey): boolean {
+    if (this.refused.has(key)) return true;
     for (const item of this.items()) if (item.key === key) return true;
     return false;
   }
 
   *items(): Generator<OutboxItem> {
+    yield* this.refused.values();
     for (const lane of this.lanes.values()) for (const { item } of lane.waiting) yield item;
   }
 
@@ -155,7 +184,7 @@ export class Outbox {
     const lane = this.lanes.get(channel)!;
     const [removed] = lane.waiting.splice(at, 1);
     if (lane.waiting.length === 0) this.lanes.delete(channel);
-    this.size -= 1;
+    this.waitingCount -= 1;
     return removed!.item;
   }
 
@@ -197,7 +226,7 @@ export class Outbox {
     this.framesInFlight -= 1;
     this.framesMax = Math.min(this.framesMax + 1, SENDS_IN_FLIGHT_MAX);
     const acked = lane.waiting.splice(0, lane.inFlight);
-    this.size -= acked.length;
+    this.waitingCount -= acked.length;
     lane.inFlight = 0;
     lane.backoff.succeeded();
     lane.itemsMax = Math.min(lane.itemsMax + ITEMS_MORE, SEND_MANY_ITEMS_MAX);
@@ -244,7 +273,7 @@ export class Outbox {
     if (!lane) return { settled: [], someAreUnknown: false };
     const refused = lane.waiting.filter((it) => it.attempt === null);
     lane.waiting = lane.waiting.filter((it) => it.attempt !== null);
-    this.size -= refused.length;
+    this.waitingCount -= refused.length;
     const someAreUnknown = lane.waiting.length > 0;
     if (!someAreUnknown) this.lanes.delete(channel);
     return { settled: refused.map(({ item }) => ({ item, code })), someAreUnknown };

@@ -60,8 +60,11 @@ export function skipTo(core: Core, id: Id, first: number): void {
 /** A send has come to its end. */
 export function onSettled(core: Core, now: Ms, settled: Settled): void {
   const { item } = settled;
-  core.out.persist.push({ remove: "outbox", id: item.id });
-  if ("ack" in settled) return onStored(core, now, item, settled.ack);
+  if ("ack" in settled) {
+    core.out.persist.push({ remove: "outbox", id: item.id });
+    return onStored(core, now, item, settled.ack);
+  }
+  core.out.persist.push({ put: "outbox", item: core.outbox.keepRefused(item, settled.code) });
   core.out.events.push({ is: "send-refused", channel: item.channel, key: item.key, code: settled.code });
   place(core, now, item.channel);
 }

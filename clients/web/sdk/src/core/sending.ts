@@ -7,7 +7,7 @@
 import { adviceOf } from "../wire/codes.js";
 import { GAP_STREAMED_MAX } from "../wire/limits.js";
 import type { ChannelOpenedFrame, ErrorFrame } from "../wire/server-frame.js";
-import type { Ack, ChannelHead, Id } from "../wire/values.js";
+import type { Ack, ChannelHead, Id, MessageKey } from "../wire/values.js";
 import { isNodeAlias } from "./alias.js";
 import type { Ms } from "./backoff.js";
 import { Channel } from "./channel.js";
@@ -21,6 +21,14 @@ export function onSend(core: Core, item: OutboxItem): void {
   touch(core, item.channel);
   core.out.persist.push({ put: "outbox", item });
   core.outbox.push(item);
+}
+
+/** The person has seen that this message was refused: it is forgotten. */
+export function onDismiss(core: Core, key: MessageKey): void {
+  const item = core.outbox.dismiss(key);
+  if (!item) return;
+  core.out.persist.push({ remove: "outbox", id: item.id });
+  core.out.events.push({ is: "send-dismissed", channel: item.channel, key });
 }
 
 function touch(core: Core, id: Id): Channel | undefined {
