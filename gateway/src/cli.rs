@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! conch serve [--config FILE] [--data DIR] [--http ADDR] [--metrics ADDR] [--dev] [--ready-file PATH]
-//!             [--behind-proxy] [--tls-cert FILE --tls-key FILE]
+//!             [--quic ADDR] [--behind-proxy] [--tls-cert FILE --tls-key FILE]
 //! conch config print|check [the same flags]
 //! conch data new-generation --data DIR
 //! ```
@@ -78,6 +78,9 @@ struct Options {
     /// Address of HTTP and WebSocket; port 0 takes a free one.
     #[arg(long, value_name = "ADDR")]
     http: Option<SocketAddr>,
+    /// UDP address of QUIC; without it QUIC is off. Port 0 takes a free one.
+    #[arg(long, value_name = "ADDR")]
+    quic: Option<SocketAddr>,
     /// Address of /metrics, on loopback; port 0 takes a free one.
     #[arg(long, value_name = "ADDR")]
     metrics: Option<SocketAddr>,
@@ -102,6 +105,7 @@ impl Options {
             config: self.config,
             data: self.data,
             http: self.http,
+            quic: self.quic,
             metrics: self.metrics,
             behind_proxy: self.behind_proxy,
             tls_cert: self.tls_cert,
@@ -190,6 +194,7 @@ async fn run_node(
         node = node.api.settings.node.name,
         http = %node.http,
         metrics = %node.metrics,
+        quic = node.quic().map(|quic| tracing::field::display(quic.address)),
         version = env!("CARGO_PKG_VERSION"),
         "ready"
     );

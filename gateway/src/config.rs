@@ -25,6 +25,7 @@ pub struct Settings {
     pub node: NodeSettings,
     pub data: DataSettings,
     pub http: HttpSettings,
+    pub quic: QuicSettings,
     pub metrics: MetricsSettings,
     pub auth: AuthSettings,
     pub channels: ChannelSettings,
@@ -61,6 +62,17 @@ pub struct HttpSettings {
     pub tls_key: Option<PathBuf>,
     /// Origins of pages on other hosts that may open a WebSocket, exactly: `https://chat.example`.
     pub allowed_origins: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QuicSettings {
+    /// UDP address of QUIC; none: QUIC is off.
+    pub listen: Option<SocketAddr>,
+    /// PEM file with the certificate chain, where it is not that of HTTP (a proxy speaks TLS for HTTP only).
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file with the private key.
+    pub tls_key: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -269,6 +281,7 @@ pub struct Flags {
     pub config: Option<PathBuf>,
     pub data: Option<PathBuf>,
     pub http: Option<SocketAddr>,
+    pub quic: Option<SocketAddr>,
     pub metrics: Option<SocketAddr>,
     pub behind_proxy: bool,
     pub tls_cert: Option<PathBuf>,
@@ -291,6 +304,15 @@ pub enum ConfigError {
     NoCertificate,
     #[error("http.tls_cert and http.tls_key belong together: set both")]
     HalfCertificate,
+    #[error("quic.tls_cert and quic.tls_key belong together: set both")]
+    HalfQuicCertificate,
+    #[error(
+        "no certificate for QUIC: set http.tls_cert and http.tls_key (--tls-cert, --tls-key), or quic.tls_cert and \
+         quic.tls_key when a proxy speaks TLS for HTTP, or --dev to try things out"
+    )]
+    NoQuicCertificate,
+    #[error("--dev listens on loopback only, but quic.listen is {0}: set --quic 127.0.0.1:PORT")]
+    QuicNotLoopback(SocketAddr),
     #[error(
         "{option} listens on loopback only, but http.listen is {listen}: set --http 127.0.0.1:PORT"
     )]
@@ -366,6 +388,7 @@ impl Settings {
         builder = builder
             .set_override_option("data.dir", flags.data.as_deref().map(path))?
             .set_override_option("http.listen", flags.http.map(|a| a.to_string()))?
+            .set_override_option("quic.listen", flags.quic.map(|a| a.to_string()))?
             .set_override_option("metrics.listen", flags.metrics.map(|a| a.to_string()))?
             .set_override_option("http.behind_proxy", flags.behind_proxy.then_some(true))?
             .set_override_option("http.tls_cert", flags.tls_cert.as_deref().map(path))?
@@ -389,6 +412,7 @@ impl Settings {
                 listen: http.listen,
             });
         }
+        self.check_quic(dev)?;
         if !self.metrics.listen.ip().is_loopback() {
             return Err(ConfigError::PublicMetrics(self.metrics.listen));
         }
@@ -406,6 +430,23 @@ impl Settings {
             .map_err(|e| ConfigError::LogFilter(e.to_string()))?;
         if !dev || self.auth.token_secret.is_some() || self.auth.token_secret_file.is_some() {
             crate::secret::configured(&self.auth)?;
+        }
+        Ok(())
+    }
+
+    fn check_quic(&self, dev: bool) -> Result<(), ConfigError> {
+        let quic = &self.quic;
+        if quic.tls_cert.is_some() != quic.tls_key.is_some() {
+            return Err(ConfigError::HalfQuicCertificate);
+        }
+        let Some(listen) = quic.listen else {
+            return Ok(());
+        };
+        if dev && !listen.ip().is_loopback() {
+            return Err(ConfigError::QuicNotLoopback(listen));
+        }
+        if !dev && quic.tls_cert.is_none() && self.http.tls_cert.is_none() {
+            return Err(ConfigError::NoQuicCertificate);
         }
         Ok(())
     }
@@ -532,6 +573,35 @@ mod tests {
             settings.check(false),
             Err(ConfigError::PublicMetrics(_))
         ));
+    }
+
+    #[test]
+    fn quic_needs_a_certificate_and_stays_on_loopback_under_dev() {
+        let at = |text: &str| Some(text.parse().unwrap());
+        let mut settings = Settings::dev();
+        settings.quic.listen = at("127.0.0.1:0");
+        settings.check(true).unwrap();
+        settings.quic.listen = at("0.0.0.0:4433");
+        assert!(matches!(
+            settings.check(true),
+            Err(ConfigError::QuicNotLoopback(_))
+        ));
+        let mut settings = Settings::default();
+        settings.auth.token_secret = Some(SECRET.into());
+        settings.http.behind_proxy = true;
+        settings.http.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        settings.quic.listen = at("0.0.0.0:4433");
+        assert!(matches!(
+            settings.check(false),
+            Err(ConfigError::NoQuicCertificate)
+        ));
+        settings.quic.tls_cert = Some("cert.pem".into());
+        assert!(matches!(
+            settings.check(false),
+            Err(ConfigError::HalfQuicCertificate)
+        ));
+        settings.quic.tls_key = Some("key.pem".into());
+        settings.check(false).unwrap();
     }
 
     #[test]

@@ -12,7 +12,7 @@ use conch_store::embedded::OpenError;
 use thiserror::Error;
 
 use crate::config::ConfigError;
-use crate::http::tls::TlsError;
+use crate::tls::TlsError;
 
 /// Why the program ends with a code above 0.
 #[derive(Debug, Error)]

@@ -6,7 +6,7 @@
 //! dropped at once, and the program ends with the code for it.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use conch_store::accounts::Accounts;
 use conch_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use conch_wire::Code;
 use secrecy::SecretSlice;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -29,14 +30,15 @@ use crate::exit::Failure;
 use crate::http::limiter::Limiter;
 use crate::http::listener::Listener;
 use crate::http::origin::Scheme;
-use crate::http::tls::Certificate;
 use crate::http::{Api, routes};
 use crate::hub::Hub;
 use crate::metrics;
+use crate::quic::{QuicFacts, listener::Listener as QuicListener};
 use crate::ready::Ready;
 use crate::session::state::SessionConfig;
 use crate::session::sync_token::InboxIdentity;
 use crate::session::task::Edge;
+use crate::tls::{Certificate, TlsError, development};
 
 /// File of the accounts database in a data folder.
 const ACCOUNTS_FILE: &str = "accounts.sqlite";
@@ -92,7 +94,10 @@ pub struct Node {
     pub api: Arc<Api>,
     pub http: SocketAddr,
     pub metrics: SocketAddr,
-    certificate: Option<Arc<Certificate>>,
+    quic: Option<QuicListener>,
+    /// Of HTTP and of QUIC; the same one, two or none.
+    certificates: Vec<Arc<Certificate>>,
+    tls: bool,
     /// Ends the accept loop.
     accepting: CancellationToken,
     /// Ends the rest.
@@ -105,18 +110,27 @@ impl Node {
     /// Starts serving.
     pub async fn start(settings: Settings, parts: Parts) -> Result<Node, Failure> {
         let metrics_handle = crate::prometheus::installed();
-        let certificate = match (&settings.http.tls_cert, &settings.http.tls_key) {
-            (Some(cert), Some(key)) => Some(Arc::new(Certificate::load(cert, key)?)),
-            _ => None,
+        let certificate = certificate_of(&settings.http.tls_cert, &settings.http.tls_key)?;
+        let tls = match &certificate {
+            Some(certificate) => Some(Arc::new(certificate.for_https()?)),
+            None => None,
         };
-        let api = Arc::new(api_of(&settings, parts, certificate.is_some()));
+        let connections_max = settings.limits.connections_max.min(Semaphore::MAX_PERMITS);
+        let connections = Arc::new(Semaphore::new(connections_max));
+        let mut certificates = Vec::from_iter(certificate);
+        let quic = match settings.quic.listen {
+            Some(at) => Some(bind_quic(at, &settings, &mut certificates, &connections)?),
+            None => None,
+        };
+        let (quic, facts) = quic.unzip();
+        let api = Arc::new(api_of(&settings, parts, tls.is_some(), facts));
         let (accepting, running) = (CancellationToken::new(), CancellationToken::new());
         let bind_failed = |name: &'static str, at: SocketAddr| Failure::io(format!("{name} {at}"));
         let http = Listener::bind(
             settings.http.listen,
             routes(api.clone()),
-            certificate.clone(),
-            settings.limits.connections_max,
+            tls.clone(),
+            connections,
         )
         .await
         .map_err(bind_failed("http.listen", settings.http.listen))?;
@@ -124,7 +138,7 @@ impl Node {
             settings.metrics.listen,
             crate::prometheus::routes(metrics_handle.clone(), api.clone()),
             None,
-            64,
+            Arc::new(Semaphore::new(64)),
         )
         .await
         .map_err(bind_failed("metrics.listen", settings.metrics.listen))?;
@@ -134,18 +148,28 @@ impl Node {
             metrics: address(&scrape)?,
             tasks: TaskTracker::new(),
             listeners: TaskTracker::new(),
-            certificate,
+            quic,
+            certificates,
+            tls: tls.is_some(),
             api,
             accepting,
             running,
         };
         node.listeners.spawn(http.run(node.accepting.clone()));
+        if let Some(quic) = &node.quic {
+            let run = quic.clone().run(node.api.clone(), node.accepting.clone());
+            node.listeners.spawn(run);
+            let refuse = quic
+                .clone()
+                .refuse(node.accepting.clone(), node.running.clone());
+            node.tasks.spawn(refuse);
+        }
         node.tasks.spawn(scrape.run(node.running.clone()));
         node.tasks
             .spawn(node.api.edge.hub.clone().run(node.running.clone()));
         node.tasks
             .spawn(sweep(node.api.clone(), node.running.clone()));
-        if let Some(certificate) = &node.certificate {
+        for certificate in &node.certificates {
             node.tasks
                 .spawn(certificate.clone().follow(node.running.clone()));
         }
@@ -153,13 +177,14 @@ impl Node {
         Ok(node)
     }
 
+    /// Where QUIC is spoken, if it is.
+    pub fn quic(&self) -> Option<&QuicFacts> {
+        self.api.quic.as_ref()
+    }
+
     /// What the ready file says.
     pub fn ready(&self) -> Ready {
-        let scheme = if self.certificate.is_some() {
-            "https"
-        } else {
-            "http"
-        };
+        let scheme = if self.tls { "https" } else { "http" };
         Ready {
             http: self.http,
             url: format!("{scheme}://{}", self.http),
@@ -167,6 +192,8 @@ impl Node {
             node: self.api.settings.node.name.clone(),
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION"),
+            quic: self.quic().map(|quic| quic.address),
+            quic_certificate_sha256: self.quic().and_then(|q| q.certificate_sha256.clone()),
         }
     }
 
@@ -179,7 +206,7 @@ impl Node {
 
     /// Looks at the certificate files now (SIGHUP).
     pub fn reload(&self) {
-        if let Some(certificate) = &self.certificate {
+        for certificate in &self.certificates {
             certificate.look_now();
         }
     }
@@ -204,6 +231,9 @@ impl Node {
         // Durable in any case: whatever was acknowledged is on disk already.
         self.api.edge.router.store().close().await;
         self.api.accounts.close().await;
+        if let Some(quic) = &self.quic {
+            quic.close().await;
+        }
         self.running.cancel();
     }
 
@@ -225,7 +255,46 @@ impl Node {
     }
 }
 
-fn api_of(settings: &Settings, parts: Parts, tls: bool) -> Api {
+/// The certificate of two files, if they are set.
+fn certificate_of(
+    cert: &Option<PathBuf>,
+    key: &Option<PathBuf>,
+) -> Result<Option<Arc<Certificate>>, TlsError> {
+    match (cert, key) {
+        (Some(cert), Some(key)) => Ok(Some(Arc::new(Certificate::load(cert, key)?))),
+        _ => Ok(None),
+    }
+}
+
+/// Binds QUIC under its own certificate, else that of HTTP, else one made for development: [`Settings::check`] has
+/// refused the last where it is not development.
+fn bind_quic(
+    at: SocketAddr,
+    settings: &Settings,
+    certificates: &mut Vec<Arc<Certificate>>,
+    connections: &Arc<Semaphore>,
+) -> Result<(QuicListener, QuicFacts), Failure> {
+    certificates.extend(certificate_of(
+        &settings.quic.tls_cert,
+        &settings.quic.tls_key,
+    )?);
+    let (tls, certificate_sha256) = match certificates.last() {
+        Some(certificate) => (certificate.for_quic()?, None),
+        None => {
+            let (certificate, digest) = development::certificate()?;
+            (certificate.for_quic()?, Some(digest))
+        }
+    };
+    let failed = || Failure::io(format!("quic.listen {at}"));
+    let listener = QuicListener::bind(at, tls, connections.clone()).map_err(failed())?;
+    let facts = QuicFacts {
+        address: listener.address().map_err(failed())?,
+        certificate_sha256,
+    };
+    Ok((listener, facts))
+}
+
+fn api_of(settings: &Settings, parts: Parts, tls: bool, quic: Option<QuicFacts>) -> Api {
     let identity = parts.store.identity();
     let hub = Hub::new(parts.clock.clone());
     let router_config = RouterConfig {
@@ -268,6 +337,7 @@ fn api_of(settings: &Settings, parts: Parts, tls: bool) -> Api {
             (false, true) => Scheme::Either,
             (false, false) => Scheme::Http,
         },
+        quic,
         settings: settings.clone(),
         ready: AtomicBool::new(false),
         sessions: TaskTracker::new(),

@@ -3,6 +3,7 @@
 //! ```json
 //! {"http":"127.0.0.1:41307","url":"http://127.0.0.1:41307","metrics":"127.0.0.1:33517","node":"conch-1","pid":4711,"version":"0.1.0"}
 //! ```
+//! With QUIC also `"quic":"127.0.0.1:4433"`, and under `--dev` without certificate files `"quic_certificate_sha256":"…"`.
 //! It appears whole (written beside, then renamed) when the node takes requests, and is removed at a clean stop.
 
 use std::io::Write;
@@ -20,6 +21,10 @@ pub struct Ready {
     pub node: String,
     pub pid: u32,
     pub version: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quic: Option<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quic_certificate_sha256: Option<String>,
 }
 
 impl Ready {

@@ -19,6 +19,7 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -27,7 +28,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::caller::Peer;
-use super::tls::Certificate;
 use crate::metrics;
 
 /// Headers, and a TLS handshake, must be complete within this.
@@ -62,23 +62,23 @@ impl Service<Request<Incoming>> for Serving {
 pub struct Listener {
     socket: TcpListener,
     routes: axum::Router,
-    certificate: Option<Arc<Certificate>>,
+    tls: Option<Arc<ServerConfig>>,
     connections: Arc<Semaphore>,
 }
 
 impl Listener {
-    /// Binds; port 0 takes a free one.
+    /// Binds; port 0 takes a free one. `connections` is what it may share with other ports.
     pub async fn bind(
         address: SocketAddr,
         routes: axum::Router,
-        certificate: Option<Arc<Certificate>>,
-        connections_max: usize,
+        tls: Option<Arc<ServerConfig>>,
+        connections: Arc<Semaphore>,
     ) -> std::io::Result<Listener> {
         Ok(Listener {
             socket: TcpListener::bind(address).await?,
             routes,
-            certificate,
-            connections: Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS))),
+            tls,
+            connections,
         })
     }
 
@@ -135,12 +135,12 @@ impl Listener {
             routes: self.routes.clone(),
             peer,
         };
-        let certificate = self.certificate.clone();
+        let tls = self.tls.clone();
         async move {
             // Neither is worth refusing a client for.
             let _ = stream.set_nodelay(true);
             let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER_BYTES);
-            let Some(certificate) = certificate else {
+            let Some(tls) = tls else {
                 return serve(
                     Held {
                         stream,
@@ -151,7 +151,7 @@ impl Listener {
                 )
                 .await;
             };
-            let acceptor = TlsAcceptor::from(certificate.current());
+            let acceptor = TlsAcceptor::from(tls);
             match tokio::time::timeout(HEADER_MAX, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => {
                     serve(

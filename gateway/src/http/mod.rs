@@ -20,7 +20,7 @@
 //! | `GET /v1/channels/{id}/members` A | → `{members: [{user_id, role, joined_seq, handle, display_name}]}` |
 //! | `POST /v1/channels/{id}/members` A | `{members: [id]}` → channel |
 //! | `DELETE /v1/channels/{id}/members/{user}` A | → 204; oneself: leave |
-//! | `GET /v1/node` | → `{version, node, ws_path, subprotocol, sign_up, limits}` |
+//! | `GET /v1/node` | → `{version, node, ws_path, subprotocol, quic?, sign_up, limits}` |
 //! | `GET /v1/ws` | WebSocket, subprotocol `conch.1` |
 //! | `GET /livez`, `GET /readyz` | 200 while the process runs; 200 or 503 |
 //!
@@ -42,7 +42,6 @@ pub mod origin;
 mod page;
 pub mod people;
 pub mod problem;
-pub mod tls;
 pub mod upgrade;
 
 use std::sync::Arc;
@@ -61,6 +60,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::passwords::Passwords;
 use crate::config::Settings;
 use crate::metrics;
+use crate::quic::QuicFacts;
 use crate::session::task::Edge;
 use limiter::Limiter;
 use origin::Scheme;
@@ -80,6 +80,8 @@ pub struct Api {
     pub limiter: Limiter,
     pub settings: Settings,
     pub scheme: Scheme,
+    /// Where QUIC is spoken, if it is.
+    pub quic: Option<QuicFacts>,
     /// False while starting and from the first moment of shutting down.
     pub ready: AtomicBool,
     /// Sessions under way.

@@ -16,7 +16,7 @@ use super::problem::Problem;
 /// `GET /v1/node`
 pub(super) async fn facts(State(api): State<Arc<Api>>) -> Response {
     let limits = api.edge.config.limits();
-    let facts = json!({
+    let mut facts = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "node": api.settings.node.name,
         "ws_path": "/v1/ws",
@@ -31,6 +31,12 @@ pub(super) async fn facts(State(api): State<Arc<Api>>) -> Response {
             "heartbeat_ms": limits.heartbeat_ms,
         },
     });
+    if let Some(quic) = &api.quic {
+        facts["quic"] = json!({ "port": quic.address.port() });
+        if let Some(digest) = &quic.certificate_sha256 {
+            facts["quic"]["certificate_sha256"] = json!(digest);
+        }
+    }
     answer(StatusCode::OK, &facts)
 }
 

@@ -11,14 +11,14 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use conch_wire::{Code, SessionId};
+use conch_wire::Code;
 use hyper_util::rt::TokioIo;
 use tungstenite::handshake::derive_accept_key;
 
 use super::caller::Address;
 use super::problem::{Answer, HttpReason, Problem};
 use super::{Api, origin};
-use crate::session::task;
+use crate::session::{fresh_session_id, task};
 use crate::transport::websocket::WebSocket;
 
 /// The protocol's name and major version.
@@ -135,15 +135,4 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 
 fn has_exact(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     tokens(headers, name).any(|t| t == token)
-}
-
-/// 63 random bits, never 0: not guessable, unique without asking anybody.
-fn fresh_session_id() -> SessionId {
-    loop {
-        let random = getrandom::u64().expect("the operating system has randomness");
-        let id = random & conch_wire::id::ID_MAX;
-        if id != 0 {
-            return SessionId(id);
-        }
-    }
 }

@@ -15,3 +15,16 @@ pub mod task;
 
 #[cfg(test)]
 mod tests;
+
+use conch_wire::SessionId;
+
+/// 63 random bits, never 0: not guessable, unique without asking anybody.
+pub fn fresh_session_id() -> SessionId {
+    loop {
+        let random = getrandom::u64().expect("the operating system has randomness");
+        let id = random & conch_wire::id::ID_MAX;
+        if id != 0 {
+            return SessionId(id);
+        }
+    }
+}

@@ -207,7 +207,7 @@ impl<T: Transport> Driver<T> {
         while self.session.may_read() && handled < FRAMES_PER_TURN {
             handled += 1;
             if self.chunk.is_empty() {
-                let incoming = match self.transport.poll_recv(cx) {
+                let incoming = match self.transport.poll_recv(cx, now_ms) {
                     Poll::Ready(incoming) => incoming,
                     Poll::Pending => {
                         self.note_received(now_ms);
@@ -218,7 +218,7 @@ impl<T: Transport> Driver<T> {
                 match incoming {
                     Incoming::Frames(chunk) => self.chunk = chunk,
                     Incoming::Control => self.session.on_control(now_ms),
-                    Incoming::NotFrames(what) => self.session.end(Code::BadFrame, 0, what),
+                    Incoming::NotFrames { code, what } => self.session.end(code, 0, what),
                     Incoming::Gone => return Err(None),
                     Incoming::Breach { status, what } => {
                         return Err(Some(Closing::Breach { status, what }));
@@ -423,7 +423,7 @@ impl<T: Transport> Driver<T> {
     }
 
     fn arm(&mut self) {
-        let mut deadline_ms = self.session.deadline_ms();
+        let mut deadline_ms = self.session.deadline_ms().min(self.transport.deadline_ms());
         if self.flushing_bytes > 0 {
             let patience_ms = if self.session.ending().is_some() {
                 CLOSE_MAX.as_millis() as u64

@@ -50,7 +50,7 @@ pub fn pair(chunks_max: usize) -> (MemoryTransport, MemoryClient) {
 }
 
 impl Transport for MemoryTransport {
-    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, _now_ms: u64) -> Poll<Incoming> {
         self.from_client.poll_recv(cx).map(|chunk| match chunk {
             Some(chunk) => {
                 self.progress.received_bytes += chunk.len() as u64;

@@ -1,15 +1,17 @@
 //! The seam between a session and what carries its bytes.
 //!
 //! A transport hands whole-frame chunks in (a chunk never ends inside a frame) and takes whole-frame chunks out. It is
-//! polled by the session's one task: no task and no lock of its own. [`websocket`] is the first one, [`memory`] the one
-//! for tests.
+//! polled by the session's one task: no task and no lock of its own. [`websocket`] and [`quic`] are for clients, [`memory`]
+//! is for tests.
 
 pub mod memory;
+pub mod quic;
 pub mod websocket;
 
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use conch_wire::Code;
 
 use crate::session::effect::Ending;
 
@@ -18,10 +20,10 @@ use crate::session::effect::Ending;
 pub enum Incoming {
     /// Whole frames.
     Frames(Bytes),
-    /// A message that holds no frames but costs something: a WebSocket ping or pong.
+    /// Something that holds no frames but costs something: a WebSocket ping or pong, a request stream that was given up.
     Control,
-    /// Something that the protocol's own framing forbids; close with `bad_frame`.
-    NotFrames(&'static str),
+    /// Something that the protocol's own framing forbids; close with this code.
+    NotFrames { code: Code, what: &'static str },
     /// The connection is over, cleanly or not. Nothing can be written.
     Gone,
     /// The carrier's own rules were broken: the connection must be closed by its own status.
@@ -41,17 +43,22 @@ pub enum Closing {
 
 /// See the module.
 pub trait Transport: Send + 'static {
-    /// The next thing that came in.
-    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Incoming>;
+    /// The next thing that came in. `now_ms` is monotonic.
+    fn poll_recv(&mut self, cx: &mut Context<'_>, now_ms: u64) -> Poll<Incoming>;
 
     /// Takes a chunk; only when the last [`Transport::poll_flush`] was ready.
     fn send(&mut self, cx: &mut Context<'_>, chunk: Bytes) -> Result<(), Gone>;
 
-    /// Ready when everything taken is with the operating system.
+    /// Ready when everything taken is with the operating system, or with a carrier that holds a bounded amount itself.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>>;
 
-    /// Bytes taken from and given to the operating system so far: progress.
+    /// Bytes taken from and given to the carrier so far: progress.
     fn progress(&self) -> Progress;
+
+    /// When [`Transport::poll_recv`] has something to do at the latest, although nothing came; monotonic.
+    fn deadline_ms(&self) -> u64 {
+        u64::MAX
+    }
 
     /// The client is authenticated: larger messages may come.
     fn authenticated(&mut self);

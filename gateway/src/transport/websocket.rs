@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use conch_wire::Code;
 use conch_wire::limits::FRAME_BYTES_MAX;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tungstenite::error::{CapacityError, ProtocolError};
@@ -131,19 +132,26 @@ fn incoming_of(error: Error) -> Incoming {
     }
 }
 
+fn not_frames(what: &'static str) -> Incoming {
+    Incoming::NotFrames {
+        code: Code::BadFrame,
+        what,
+    }
+}
+
 const TOO_BIG: Incoming = Incoming::Breach {
     status: 1009,
     what: "message too big",
 };
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for WebSocket<S> {
-    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>, _now_ms: u64) -> Poll<Incoming> {
         let (context, bridge) = bridged!(self, cx);
         let result = context.read(bridge);
         let incoming = match result {
-            Ok(Message::Binary(chunk)) if chunk.is_empty() => Incoming::NotFrames("empty message"),
+            Ok(Message::Binary(chunk)) if chunk.is_empty() => not_frames("empty message"),
             Ok(Message::Binary(chunk)) => Incoming::Frames(chunk),
-            Ok(Message::Text(_)) => Incoming::NotFrames("text message"),
+            Ok(Message::Text(_)) => not_frames("text message"),
             Ok(Message::Ping(_) | Message::Pong(_)) => Incoming::Control,
             Ok(Message::Close(_) | Message::Frame(_)) => Incoming::Gone,
             Err(error) if would_block(&error) => {

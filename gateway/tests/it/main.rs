@@ -10,5 +10,7 @@ mod handshake;
 mod http;
 mod http_attacks;
 mod memory;
+mod quic;
+mod quic_client;
 mod tls;
 mod world;
