@@ -13,9 +13,10 @@ CHAOS_S ?= 600
 CHAOS_SEED ?= $(shell date +%s)
 FUZZ_S ?= 60
 MEASURE ?= all
+PYTHON := target/python
 
 # Rust may have been installed by `make setup` a moment ago, into a PATH that this shell does not know yet.
-export PATH := $(PATH):$(HOME)/.cargo/bin
+export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin
 CARGO ?= cargo
 # The programs as the tests want them: able to be killed at a failpoint.
 FAILPOINTS := --features conch-gateway/failpoints
@@ -32,8 +33,21 @@ setup: ## Install what is missing: a C compiler (apt), the Rust toolchain (rustu
 	@cargo --version >/dev/null
 
 .PHONY: setup-test
-setup-test: setup ## Install what the tests need besides: cmake, ninja and a C++ compiler (the pinned flatc is built from source)
+setup-test: setup $(PYTHON)/installed ## Install what the tests need besides: what builds the pinned flatc, nginx, HAProxy, a Python of their own
 	@{ command -v cmake && command -v ninja && command -v c++; } >/dev/null || { $(call as_root,apt-get update) && $(call as_root,apt-get install -y --no-install-recommends cmake ninja-build g++); }
+	@{ command -v nginx && command -v haproxy; } >/dev/null || { $(call as_root,apt-get update) && $(call without_daemons,apt-get install -y --no-install-recommends nginx-light haproxy); }
+
+# The independent clients in e2e/interop; the packages are pinned by their hashes.
+$(PYTHON)/installed: e2e/interop/requirements.txt
+	@python3 -c 'import ensurepip, venv' 2>/dev/null || { $(call as_root,apt-get update) && $(call as_root,apt-get install -y --no-install-recommends python3 python3-venv); }
+	python3 -m venv --clear $(PYTHON)
+	$(PYTHON)/bin/python3 -m pip install --quiet --require-hashes -r $<
+	@touch $@
+
+# Debian starts what it installs; tests start their own proxies and leave none behind.
+without_daemons = $$([ "$$(id -u)" = 0 ] || echo sudo) sh -c 'policy=/usr/sbin/policy-rc.d; own=; \
+	[ -e $$policy ] || { own=1; printf "\#!/bin/sh\nexit 101\n" > $$policy; chmod +x $$policy; }; \
+	$(1); status=$$?; [ -z "$$own" ] || rm -f $$policy; exit $$status'
 
 as_root = $$([ "$$(id -u)" = 0 ] || echo sudo) $(1)
 

@@ -118,7 +118,7 @@ fn make(root: &Path, target: &Target) -> Result<PathBuf> {
 }
 
 /// The compiler, built if it is not there.
-fn flatc(root: &Path) -> Result<PathBuf> {
+pub fn flatc(root: &Path) -> Result<PathBuf> {
     let build = build_folder(root)?;
     let flatc = build.join("flatc");
     if flatc.exists() && is_pinned(&flatc) {

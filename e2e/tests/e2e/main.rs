@@ -9,6 +9,7 @@ mod catch_up;
 mod chat;
 mod durable;
 mod index;
+mod interop;
 mod keys;
 mod kills;
 mod order;
