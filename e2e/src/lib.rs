@@ -3,6 +3,7 @@
 //! A [`Place`] is a temporary folder with a node plan whose rate limits are lifted; tests start, kill and start again what
 //! they need from it. Nothing here asserts; helpers return errors with what they waited for.
 
+pub mod front;
 pub mod shim;
 
 pub use conch_impair as impair;

@@ -13,6 +13,7 @@ mod interop;
 mod keys;
 mod kills;
 mod order;
+mod proxies;
 mod restore;
 mod sdk;
 mod serve;
