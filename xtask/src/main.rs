@@ -21,6 +21,8 @@ enum Verb {
         #[arg(long)]
         check: bool,
     },
+    /// Builds the pinned schema compiler if it is not there, and prints where it is.
+    Flatc,
     /// Checks crate arrows, purity, file headers, and documents against code.
     Tidy,
     /// Writes the golden vectors and the seeds of the fuzz corpus anew.
@@ -35,6 +37,10 @@ fn main() -> Result<()> {
             Vec::new()
         }
         Verb::Gen { check: true } => codegen::check(&root)?,
+        Verb::Flatc => {
+            println!("{}", codegen::flatc(&root)?.display());
+            Vec::new()
+        }
         Verb::Tidy => tidy::check(&root)?,
         Verb::Vectors => {
             let test = [

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use conch_e2e::{PASSWORD, Place, api, texts};
-use conch_loadtest::node::Node;
+use conch_loadtest::node::{Node, program};
 use serde::Deserialize;
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -62,7 +62,11 @@ fn generate(folder: &Path) -> Result<()> {
         let _one = BUILDING
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        xtask::codegen::flatc(&root())?
+        let asked = std::process::Command::new(program("xtask")?)
+            .arg("flatc")
+            .output()?;
+        ensure!(asked.status.success(), "xtask flatc: {asked:?}");
+        String::from_utf8(asked.stdout)?.trim().to_owned()
     };
     let document = std::fs::read_to_string(root().join("docs/protocol.md"))?;
     std::fs::create_dir_all(folder)?;
@@ -79,12 +83,12 @@ fn generate(folder: &Path) -> Result<()> {
 }
 
 /// Runs a program of `e2e/interop` to its end.
-async fn run(place: &Place, program: &str, arguments: &[&str]) -> Result<Output> {
+async fn run(place: &Place, script: &str, arguments: &[&str]) -> Result<Output> {
     let readers = place.path().join("schema");
     generate(&readers)?;
-    let program = root().join("e2e/interop").join(program);
+    let script = root().join("e2e/interop").join(script);
     let ran = Command::new(python()?)
-        .arg(program)
+        .arg(script)
         .args(arguments)
         .env("PYTHONPATH", readers)
         .env("PYTHONDONTWRITEBYTECODE", "1")

@@ -180,7 +180,12 @@ async fn idle_kill_loses_nothing(kind: Kind) -> Result<()> {
         // While the application is away, and while it comes back.
         ben.say(1, &message(round)).await?;
         written.push(format!("message {round}"));
-        stored(app.client.send(pair.channel, format!("app {round}")).await?).await?;
+        stored(
+            app.client
+                .send(pair.channel, format!("app {round}"))
+                .await?,
+        )
+        .await?;
         written.push(format!("app {round}"));
         app.until("the connection to be back", |told| told.online > online)
             .await?;
