@@ -3,19 +3,20 @@
 //! The counterpart of [`crate::device`], which speaks the protocol itself. Here the SDK merges, repeats and remembers, and
 //! the checker judges what comes out of it: every message once, in order, and every promise of an outcome kept.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use conch_client::core::{Config, Content, Event, Message};
+use conch_client::core::{Config, ConnectionState, Content, Event, Message};
 use conch_client::{Client, ClientBuilder, EventStream, SendOutcome};
 use conch_wire::{ChannelId, DeviceId, EventKind, MessageKey, Seq, UserId};
 use tokio::task::JoinHandle;
 
 use crate::checker::{Fingerprint, Observed};
 use crate::device::SharedChecker;
+use crate::raw::Transport;
 
 /// A running application; its client closes when it is dropped.
 #[derive(Debug)]
@@ -31,22 +32,39 @@ pub struct App {
 #[derive(Debug, Default)]
 struct Counts {
     unsettled: AtomicUsize,
-    dropped: AtomicU64,
-    /// Events that the SDK said it cannot have, and channels that it was told to forget: none in a run without a restore.
-    skipped: AtomicU64,
+    untold: AtomicU64,
+    /// Channels that it was told to forget: none in a run without a restore.
+    forgotten: AtomicU64,
+    online: AtomicU64,
     shown: AtomicU64,
 }
 
-impl App {
-    /// Logs in over `endpoint` with its data in `folder`, and connects.
-    pub async fn start(
-        endpoint: &str,
-        folder: &Path,
-        handle: &str,
-        password: &str,
-        checker: SharedChecker,
-    ) -> Result<App> {
-        let client = ClientBuilder::new(endpoint, folder)
+/// Who an application is and where it connects.
+#[derive(Clone, Debug)]
+pub struct AppPlan {
+    /// `http://ip:port`.
+    pub endpoint: String,
+    /// Its data.
+    pub folder: PathBuf,
+    /// The one transport that it uses.
+    pub transport: Transport,
+}
+
+/// Counts of an application so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AppTally {
+    /// Events shown to the application.
+    pub shown: u64,
+    /// Messages whose outcome was never told, and channels told to be forgotten.
+    pub failures: u64,
+    /// Times that it came online.
+    pub connections: u64,
+}
+
+impl AppPlan {
+    /// Logs in, and connects.
+    pub async fn start(self, handle: &str, password: &str, checker: SharedChecker) -> Result<App> {
+        let client = ClientBuilder::new(self.endpoint, self.folder)
             .config(Config {
                 client: "conch-load sdk".to_owned(),
                 first_sight_events: u32::MAX,
@@ -81,7 +99,9 @@ impl App {
             listener,
         })
     }
+}
 
+impl App {
     /// Sends a text that nobody sent before.
     pub async fn say(&self, channel: ChannelId, text: String) {
         let print = Fingerprint::of(self.user, EventKind::Text as u8, text.as_bytes());
@@ -103,11 +123,11 @@ impl App {
                 Some(SendOutcome::Stored { seq, .. }) => checker.acked(channel, print, seq),
                 Some(SendOutcome::Refused { .. }) => {
                     checker.refused(channel, print);
-                    counts.dropped.fetch_add(1, Ordering::Relaxed);
+                    checker.given_up(channel, print);
                 }
                 None => {
                     checker.unknown(channel, print);
-                    counts.dropped.fetch_add(1, Ordering::Relaxed);
+                    counts.untold.fetch_add(1, Ordering::Relaxed);
                 }
             }
             counts.unsettled.fetch_sub(1, Ordering::Relaxed);
@@ -137,14 +157,14 @@ impl App {
         self.counts.unsettled.load(Ordering::Relaxed)
     }
 
-    /// Messages given up, and events skipped or reset.
-    pub fn failures(&self) -> u64 {
-        self.counts.dropped.load(Ordering::Relaxed) + self.counts.skipped.load(Ordering::Relaxed)
-    }
-
-    /// Events shown to the application.
-    pub fn shown(&self) -> u64 {
-        self.counts.shown.load(Ordering::Relaxed)
+    /// Counts so far.
+    pub fn tally(&self) -> AppTally {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        AppTally {
+            shown: read(&self.counts.shown),
+            failures: read(&self.counts.untold) + read(&self.counts.forgotten),
+            connections: read(&self.counts.online),
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, crate::checker::Checker> {
@@ -173,8 +193,11 @@ async fn listen(
                     .expect("nobody panics while it reports")
                     .delivered(device, message.channel, observed(&message));
             }
-            Event::Skipped { .. } | Event::ChannelReset { .. } => {
-                counts.skipped.fetch_add(1, Ordering::Relaxed);
+            Event::ChannelReset { .. } => {
+                counts.forgotten.fetch_add(1, Ordering::Relaxed);
+            }
+            Event::Connection(ConnectionState::Online) => {
+                counts.online.fetch_add(1, Ordering::Relaxed);
             }
             _ => {}
         }

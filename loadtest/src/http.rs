@@ -2,6 +2,8 @@
 //!
 //! One [`Api`] per node address. Nothing is retried: a test wants to see the answer. Ids are decimal strings in JSON.
 
+use std::time::Duration;
+
 use conch_wire::{ChannelId, DeviceId, UserId};
 use reqwest::{Client, Method, Response};
 use serde::Deserialize;
@@ -40,6 +42,42 @@ pub struct Api {
     client: Client,
 }
 
+/// A call that may have to be repeated.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub method: Method,
+    pub path: String,
+    body: Option<Value>,
+    /// Makes repeats of it one.
+    idempotency_key: Option<String>,
+}
+
+impl Call {
+    pub fn post(path: impl Into<String>, body: Value) -> Call {
+        Call {
+            method: Method::POST,
+            path: path.into(),
+            body: Some(body),
+            idempotency_key: None,
+        }
+    }
+
+    pub fn delete(path: impl Into<String>) -> Call {
+        Call {
+            method: Method::DELETE,
+            path: path.into(),
+            body: None,
+            idempotency_key: None,
+        }
+    }
+
+    /// The same under an Idempotency-Key.
+    pub fn under(mut self, key: String) -> Call {
+        self.idempotency_key = Some(key);
+        self
+    }
+}
+
 #[derive(Deserialize)]
 struct LoginAnswer {
     user_id: String,
@@ -54,6 +92,15 @@ impl Api {
         Api {
             base: base.into(),
             client: Client::new(),
+        }
+    }
+
+    /// The same, but an answer is waited for no longer than `patience`: for a node or a network that may be gone.
+    pub fn patient(base: impl Into<String>, patience: Duration) -> Api {
+        let client = Client::builder().timeout(patience).build();
+        Api {
+            base: base.into(),
+            client: client.expect("a timeout is a valid option"),
         }
     }
 
@@ -137,22 +184,21 @@ impl Api {
         token: Option<&str>,
         body: Option<Value>,
     ) -> Result<Value, HttpError> {
-        let answer = self.send(method, path, token, body).await?;
-        let status = answer.status();
-        let text = answer.text().await?;
-        if status.is_success() {
-            if text.is_empty() {
-                return Ok(Value::Null);
-            }
-            return serde_json::from_str(&text).map_err(|_| HttpError::BadAnswer(text));
+        read(self.send(method, path, token, body).await?).await
+    }
+
+    /// Makes a call that may be a repeat.
+    pub async fn make(&self, call: &Call, token: &str) -> Result<Value, HttpError> {
+        let url = format!("{}{}", self.base, call.path);
+        let mut request = self.client.request(call.method.clone(), url);
+        request = request.bearer_auth(token);
+        if let Some(key) = &call.idempotency_key {
+            request = request.header("Idempotency-Key", key);
         }
-        let problem: Value = serde_json::from_str(&text).unwrap_or_default();
-        let field = |name: &str| problem[name].as_str().unwrap_or_default().to_owned();
-        Err(HttpError::Problem {
-            status: status.as_u16(),
-            code: field("code"),
-            detail: field("detail"),
-        })
+        if let Some(body) = &call.body {
+            request = request.json(body);
+        }
+        read(request.send().await?).await
     }
 
     /// Any call, with the answer as it came.
@@ -192,6 +238,25 @@ impl Api {
     }
 }
 
+/// The JSON of a success (`null` for an empty body).
+async fn read(answer: Response) -> Result<Value, HttpError> {
+    let status = answer.status();
+    let text = answer.text().await?;
+    if status.is_success() {
+        if text.is_empty() {
+            return Ok(Value::Null);
+        }
+        return serde_json::from_str(&text).map_err(|_| HttpError::BadAnswer(text));
+    }
+    let problem: Value = serde_json::from_str(&text).unwrap_or_default();
+    let field = |name: &str| problem[name].as_str().unwrap_or_default().to_owned();
+    Err(HttpError::Problem {
+        status: status.as_u16(),
+        code: field("code"),
+        detail: field("detail"),
+    })
+}
+
 fn login_of(answer: Value) -> Result<Login, HttpError> {
     let bad = || HttpError::BadAnswer("no tokens in the answer".to_owned());
     let login: LoginAnswer = serde_json::from_value(answer).map_err(|_| bad())?;
@@ -203,7 +268,7 @@ fn login_of(answer: Value) -> Result<Login, HttpError> {
     })
 }
 
-fn channel_of(answer: &Value) -> Result<ChannelId, HttpError> {
+pub(crate) fn channel_of(answer: &Value) -> Result<ChannelId, HttpError> {
     answer["channel_id"]
         .as_str()
         .and_then(|id| id.parse().ok())

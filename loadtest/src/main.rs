@@ -49,6 +49,12 @@ struct ChaosArgs {
     /// Folder for the node's data and output; kept. Without it: a temporary one, removed at the end
     #[arg(long)]
     folder: Option<PathBuf>,
+    /// Datagrams lost and chunks of TCP that stall, in percent; cuts, holes and changes of address come along. 0: none of it
+    #[arg(long, env = "CHAOS_LOSS", default_value_t = 5.0)]
+    loss_percent: f64,
+    /// All devices on WebSocket, in place of half of them
+    #[arg(long)]
+    no_quic: bool,
     /// The `conch` beside this program was built without failpoints: only kill from outside
     #[arg(long)]
     no_failpoints: bool,
@@ -158,6 +164,8 @@ async fn run_chaos(args: ChaosArgs) -> Result<bool> {
         pace: Duration::from_millis(args.pace_ms),
         folder,
         failpoints: !args.no_failpoints,
+        loss: args.loss_percent / 100.0,
+        quic: !args.no_quic,
     };
     let report = chaos::run(&plan)
         .await

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::raw::{Doors, QuicDoor};
+
 /// How often a condition of the process is looked at.
 const POLL: Duration = Duration::from_millis(2);
 /// Kernel clock ticks per second in /proc, fixed on Linux since 2.6.
@@ -282,6 +284,21 @@ impl Node {
     /// `ip:port` of HTTP and WebSocket.
     pub fn http(&self) -> &str {
         &self.ready.http
+    }
+
+    /// Where clients connect to.
+    pub fn doors(&self) -> Doors {
+        let address = self.ready.quic.as_deref().and_then(|it| it.parse().ok());
+        let quic = address.zip(self.ready.quic_certificate_sha256.clone()).map(
+            |(address, certificate_sha256)| QuicDoor {
+                address,
+                certificate_sha256,
+            },
+        );
+        Doors {
+            http: self.ready.http.clone(),
+            quic,
+        }
     }
 
     /// `http://ip:port`.

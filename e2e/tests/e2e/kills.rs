@@ -15,6 +15,8 @@ async fn chaos(seed: u64, seconds: u64) -> Result<()> {
         pace: Duration::from_millis(60),
         folder: folder.path().to_owned(),
         failpoints: true,
+        loss: 0.05,
+        quic: true,
     };
     let report = chaos::run(&plan).await?;
     ensure!(report.is_clean(), "{report}");

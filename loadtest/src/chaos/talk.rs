@@ -8,6 +8,7 @@ use conch_wire::{ChannelId, DeviceId, MessageKey};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::steward::Rooms;
 use crate::app::App;
 use crate::device::{Command, Device};
 
@@ -28,6 +29,14 @@ impl Participant {
         match self {
             Participant::Plain(device) => device.device,
             Participant::Sdk(app) => app.device,
+        }
+    }
+
+    /// For reports.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Participant::Plain(device) => format!("plain device {}", device.device),
+            Participant::Sdk(app) => format!("SDK {}", app.device),
         }
     }
 
@@ -74,17 +83,17 @@ pub(super) struct Talker {
     rng: StdRng,
     index: u64,
     said: u64,
-    channels: Vec<ChannelId>,
+    rooms: Rooms,
     pace: Duration,
 }
 
 impl Talker {
-    pub(super) fn new(seed: u64, index: u64, channels: Vec<ChannelId>, pace: Duration) -> Talker {
+    pub(super) fn new(seed: u64, index: u64, rooms: Rooms, pace: Duration) -> Talker {
         Talker {
             rng: StdRng::seed_from_u64(seed),
             index,
             said: 0,
-            channels,
+            rooms,
             pace,
         }
     }
@@ -97,7 +106,7 @@ impl Talker {
             if device.unsettled() > UNSETTLED_MAX {
                 continue;
             }
-            let channel = self.channels[self.rng.random_range(0..self.channels.len())];
+            let channel = self.room();
             match self.rng.random_range(0..100) {
                 0..=2 => {
                     let away = Duration::from_millis(self.rng.random_range(10..1_500));
@@ -120,6 +129,15 @@ impl Talker {
                 }
             }
         }
+    }
+
+    fn room(&mut self) -> ChannelId {
+        let rooms = self
+            .rooms
+            .lock()
+            .expect("nobody panics while it holds this");
+        // Those that were there from the beginning stay: there is one.
+        rooms[self.rng.random_range(0..rooms.len())]
     }
 
     /// A message that nobody said before.

@@ -19,6 +19,14 @@ impl SeqSet {
         fresh
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = Seq> {
+        self.words.iter().enumerate().flat_map(|(word, bits)| {
+            (0..64)
+                .filter(move |bit| bits & (1 << bit) != 0)
+                .map(move |bit| (word * 64 + bit) as Seq)
+        })
+    }
+
     pub(super) fn contains(&self, seq: Seq) -> bool {
         let (word, bit) = place(seq);
         self.words.get(word).is_some_and(|bits| bits & bit != 0)

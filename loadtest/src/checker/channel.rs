@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 use conch_wire::{ChannelId, DeviceId, MessageKey, Seq, UserId};
 
+use super::membership::Membership;
 use super::verdict::Found;
 use super::{Fingerprint, Observed, Violation};
 
 /// One channel. `places[seq - 1]` is the fingerprint seen there by the first observer, 0 where nobody saw anything yet.
 #[derive(Debug, Default)]
 pub(super) struct ChannelRecord {
-    /// First seq that a member sees, and the last one if they are out.
-    pub(super) members: HashMap<UserId, (Seq, Option<Seq>)>,
+    pub(super) members: Membership,
     /// Highest head that a full history was read up to.
     pub(super) read_until: Option<Seq>,
     places: Vec<u64>,
@@ -33,6 +33,8 @@ struct MessageRecord {
     acked: Seq,
     /// Where it was seen first; 0: nowhere.
     seen: Seq,
+    /// The sender was told that it will never be there.
+    given_up: bool,
 }
 
 impl ChannelRecord {
@@ -57,6 +59,7 @@ impl ChannelRecord {
                 open: 0,
                 acked: 0,
                 seen: 0,
+                given_up: false,
             }
         });
         message.shared |= message.device != device;
@@ -93,6 +96,12 @@ impl ChannelRecord {
     pub(super) fn refused(&mut self, print: Fingerprint) {
         if let Some(message) = self.messages.get_mut(&print.0) {
             message.open = message.open.saturating_sub(1);
+        }
+    }
+
+    pub(super) fn given_up(&mut self, print: Fingerprint) {
+        if let Some(message) = self.messages.get_mut(&print.0) {
+            message.given_up = true;
         }
     }
 
@@ -171,6 +180,15 @@ impl ChannelRecord {
             }
         }
         self.judge_order(channel, found);
+        self.members.judge(channel, found);
+        for message in self.messages.values().filter(|message| message.given_up) {
+            if self.members.never_left(message.sender) {
+                found.add(Violation::GivenUp {
+                    channel,
+                    user: message.sender,
+                });
+            }
+        }
         let mut keys: HashMap<(UserId, MessageKey), Seq> = HashMap::new();
         for message in self.messages.values().filter(|message| message.seen != 0) {
             if message.acked == 0 && message.open == 0 {

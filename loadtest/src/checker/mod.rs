@@ -7,8 +7,12 @@
 //! * **I1** every acknowledged message is in history exactly once, at the seq of its ack;
 //! * **I2** seqs are gapless from 1, every reader sees the same order, and what one device sent is in its order;
 //! * **I3** nothing that was never sent is there, an unknown outcome at most once, a certain refusal never;
-//! * **I4** every member's device has each message, once;
+//! * **I4** every member's device has each message, once, and none from before or after the member's stay;
 //! * **I5** read marks and inbox positions never go back.
+//!
+//! Who is a member when is told from outside ([`Checker::add_member`]) or, where it changes while the run goes on, read from
+//! the channel's own events ([`Checker::members_of_history`]) and compared with the changes that were confirmed. What a
+//! device missed of a stay before the newest one is not asked for: nobody can read it any more.
 //!
 //! A message is known by its [`Fingerprint`] (author, kind, content), because events carry no key: senders under test
 //! must never send the same content twice under two keys. Memory: about 60 bytes per message, one bit per device and
@@ -17,16 +21,18 @@
 mod bits;
 mod channel;
 mod fingerprint;
+mod membership;
 mod verdict;
 mod violation;
 
 use std::collections::HashMap;
 
-use conch_wire::{ChannelId, DeviceId, MessageKey, Seq, UserId};
+use conch_wire::{ChannelId, DeviceId, Event, MessageKey, Seq, UserId};
 
 use bits::SeqSet;
 use channel::ChannelRecord;
 pub use fingerprint::{Fingerprint, Observed};
+use membership::Stay;
 pub use verdict::{Counts, Verdict};
 pub use violation::Violation;
 
@@ -39,6 +45,15 @@ pub struct Checker {
     final_reads: HashMap<(UserId, ChannelId), Seq>,
     counts: Counts,
     found: verdict::Found,
+}
+
+/// A change of somebody's membership that was confirmed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    Added,
+    Removed,
+    /// By themselves.
+    Left,
 }
 
 #[derive(Debug)]
@@ -70,14 +85,24 @@ impl Checker {
 
     /// `user` is a member of `channel` and sees it from seq `from` on.
     pub fn add_member(&mut self, channel: ChannelId, user: UserId, from: Seq) {
-        self.channel(channel).members.insert(user, (from, None));
+        self.channel(channel).members.add(user, from);
     }
 
     /// `user` left `channel`, or was removed, by the event at `seq`: the last one to be seen.
     pub fn member_left(&mut self, channel: ChannelId, user: UserId, seq: Seq) {
-        if let Some((_, until)) = self.channel(channel).members.get_mut(&user) {
-            *until = Some(seq);
-        }
+        self.channel(channel).members.end(user, seq);
+    }
+
+    /// A change of the membership of `user` was confirmed; call it in the order of the confirmations.
+    pub fn changed(&mut self, channel: ChannelId, user: UserId, change: Change) {
+        self.counts.changes += 1;
+        self.channel(channel).members.confirmed(user, change);
+    }
+
+    /// The members of `channel`, as its whole history tells them: all events from seq 1 on.
+    pub fn members_of_history(&mut self, channel: ChannelId, events: &[Event]) {
+        let record = self.channels.entry(channel).or_default();
+        record.members.replay(channel, events, &mut self.found);
     }
 
     /// A message is about to be sent (again). Call it before the bytes can reach the node.
@@ -111,6 +136,13 @@ impl Checker {
         self.channel(channel).refused(print);
     }
 
+    /// The sender was told that its message will never be there, and gave it up: right only for someone who was out of the
+    /// channel at some time.
+    pub fn given_up(&mut self, channel: ChannelId, print: Fingerprint) {
+        self.counts.given_up += 1;
+        self.channel(channel).given_up(print);
+    }
+
     /// An attempt ended without an answer, or with `outcome_unknown`.
     pub fn unknown(&mut self, _channel: ChannelId, _print: Fingerprint) {
         self.counts.unknown_outcomes += 1;
@@ -125,15 +157,6 @@ impl Checker {
             self.found.add(Violation::UnknownDevice { device, channel });
             return;
         };
-        match record.members.get(&state.user) {
-            Some((from, until))
-                if event.seq >= *from && until.is_none_or(|last| event.seq <= last) => {}
-            _ => self.found.add(Violation::ShownToOutsider {
-                device,
-                channel,
-                seq: event.seq,
-            }),
-        }
         if !state.shown.entry(channel).or_default().insert(event.seq) {
             self.found.add(Violation::ShownTwice {
                 device,
@@ -174,7 +197,7 @@ impl Checker {
         self.page(reader, channel, events);
         self.counts.full_reads += 1;
         let record = self.channels.entry(channel).or_default();
-        let from = record.members.get(&reader).map_or(1, |(from, _)| *from);
+        let from = record.members.newest(reader).map_or(1, |stay| stay.from);
         let first = events.first().map_or(head + 1, |event| event.seq);
         let last = events.last().map_or(0, |event| event.seq);
         if first != from && !(events.is_empty() && head < from) {
@@ -194,6 +217,11 @@ impl Checker {
             });
         }
         record.read_until = Some(record.read_until.unwrap_or(0).max(head));
+    }
+
+    /// At the end `user` is told of a channel that nobody made, or made once and has twice.
+    pub fn channel_of_nobody(&mut self, channel: ChannelId, user: UserId) {
+        self.found.add(Violation::ChannelOfNobody { channel, user });
     }
 
     /// `device` was told the user's read mark in `channel` by an answer that it asked for now: it must not be below any
@@ -262,10 +290,10 @@ impl Checker {
         let Some(state) = self.devices.get(&device) else {
             return 0;
         };
-        self.visible_to(state.user)
-            .map(|(channel, record, from, until)| {
+        self.owed_to(state)
+            .map(|(channel, record, stay)| {
                 record
-                    .places_in(from, until)
+                    .places_in(stay.from, stay.until)
                     .filter(|seq| !state.has(channel, *seq))
                     .count() as u64
             })
@@ -279,8 +307,8 @@ impl Checker {
             record.judge(*channel, &mut found);
         }
         for (device, state) in &self.devices {
-            for (channel, record, from, until) in self.visible_to(state.user) {
-                for seq in record.places_in(from, until) {
+            for (channel, record, stay) in self.owed_to(state) {
+                for seq in record.places_in(stay.from, stay.until) {
                     if !state.has(channel, seq) {
                         found.add(Violation::NotShown {
                             device: *device,
@@ -288,6 +316,19 @@ impl Checker {
                             seq,
                         });
                     }
+                }
+            }
+        }
+        for (device, state) in &self.devices {
+            for (channel, shown) in &state.shown {
+                let members = self.channels.get(channel).map(|record| &record.members);
+                let may_see = |seq: &Seq| members.is_some_and(|it| it.may_see(state.user, *seq));
+                for seq in shown.iter().filter(|seq| !may_see(seq)) {
+                    found.add(Violation::ShownToOutsider {
+                        device: *device,
+                        channel: *channel,
+                        seq,
+                    });
                 }
             }
         }
@@ -312,13 +353,21 @@ impl Checker {
         self.channels.entry(channel).or_default()
     }
 
-    fn visible_to(
+    /// What a device must have been shown: the newest stay of its user in each channel. Of a stay that is over, only if it was
+    /// shown some of it: a device that was away for the whole of it need not care any more.
+    fn owed_to(
         &self,
-        user: UserId,
-    ) -> impl Iterator<Item = (ChannelId, &ChannelRecord, Seq, Option<Seq>)> {
+        state: &DeviceRecord,
+    ) -> impl Iterator<Item = (ChannelId, &ChannelRecord, Stay)> {
         self.channels.iter().filter_map(move |(channel, record)| {
-            let (from, until) = record.members.get(&user)?;
-            Some((*channel, record, *from, *until))
+            let stay = record.members.newest(state.user)?;
+            let is_owed = match stay.until {
+                None => true,
+                Some(_) => record
+                    .places_in(stay.from, stay.until)
+                    .any(|seq| state.has(*channel, seq)),
+            };
+            is_owed.then_some((*channel, record, stay))
         })
     }
 }
@@ -333,3 +382,6 @@ impl DeviceRecord {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod membership_tests;

@@ -40,6 +40,10 @@ pub struct Counts {
     pub acked_messages: u64,
     /// Certain refusals.
     pub refusals: u64,
+    /// Messages given up because their sender was no longer a member.
+    pub given_up: u64,
+    /// Changes of membership confirmed.
+    pub changes: u64,
     /// Attempts that ended without an answer.
     pub unknown_outcomes: u64,
     /// Events shown to devices.
@@ -84,16 +88,18 @@ impl fmt::Display for Verdict {
         let counts = &self.counts;
         write!(
             f,
-            "{}: {} acked of {} messages in {} attempts ({} refused, {} unknown), {} events shown to {} devices, \
-             {} full histories of {} channels",
+            "{}: {} acked of {} messages in {} attempts ({} refused, {} unknown, {} given up by former members), {} events shown to {} devices, \
+             {} changes of membership, {} full histories of {} channels",
             if self.is_clean() { "clean" } else { "BROKEN" },
             counts.acked_messages,
             counts.messages,
             counts.attempts,
             counts.refusals,
             counts.unknown_outcomes,
+            counts.given_up,
             counts.deliveries,
             self.devices,
+            counts.changes,
             counts.full_reads,
             self.channels,
         )?;

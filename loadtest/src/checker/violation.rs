@@ -58,6 +58,27 @@ pub enum Violation {
     AckOfNothing { channel: ChannelId, seq: Seq },
     #[error("I3 refused for certain, and yet in channel {channel} at seq {seq}")]
     RefusedButPresent { channel: ChannelId, seq: Seq },
+    #[error(
+        "I3 refused for good in channel {channel}, of which its sender {user} was a member all along"
+    )]
+    GivenUp { channel: ChannelId, user: UserId },
+    #[error("I3 {user} has the channel {channel}, which nobody made")]
+    ChannelOfNobody { channel: ChannelId, user: UserId },
+    #[error("I3 seq {seq} of channel {channel} brings {user} in or out, who was so already")]
+    ChangeOfNothing {
+        channel: ChannelId,
+        user: UserId,
+        seq: Seq,
+    },
+    #[error(
+        "I1 channel {channel} has {found} changes of the membership of {user}, other than the {confirmed} that were confirmed"
+    )]
+    ChangesDiffer {
+        channel: ChannelId,
+        user: UserId,
+        confirmed: usize,
+        found: usize,
+    },
     #[error("I4 device {device} was never shown channel {channel} seq {seq}")]
     NotShown {
         device: DeviceId,

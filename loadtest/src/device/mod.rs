@@ -1,8 +1,8 @@
-//! A device under test: the pure [`state::State`] driven over a real WebSocket, reporting to the checker.
+//! A device under test: the pure [`state::State`] driven over a real WebSocket or QUIC, reporting to the checker.
 //!
 //! One task per device. It connects to wherever the node listens at the moment (a watch that the node's driver feeds),
 //! reconnects at once when the connection ends, and obeys [`Command`]s. It never gives up: a node that is away is waited
-//! for. The checker hears of an attempt before its bytes leave, and of everything else in the order of arrival.
+//! for; silence ends a connection as well. The checker hears of an attempt before its bytes leave, and of everything else in the order of arrival.
 
 pub mod state;
 
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use conch_wire::frame::PushMode;
+use conch_wire::frame::{PushMode, Welcome};
 use conch_wire::{ChannelId, DeviceId, MessageKey, UserId};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::checker::Checker;
 use crate::http::{Api, Login};
-use crate::raw::RawClient;
+use crate::raw::{Doors, RawClient, RawError, Transport};
 use state::{Note, State, Tally};
 
 /// The checker as many devices report to it.
@@ -36,8 +36,11 @@ pub struct DevicePlan {
     pub push: PushMode,
     /// Time between PINGs.
     pub heartbeat: Duration,
-    /// `ip:port` of the node, `None` while it is known to be down.
-    pub endpoint: watch::Receiver<Option<String>>,
+    /// Without a frame for so long a connection is given up.
+    pub silence: Duration,
+    pub transport: Transport,
+    /// Where the node is, `None` while it is known to be down.
+    pub doors: watch::Receiver<Option<Doors>>,
 }
 
 /// What a device is told to do.
@@ -127,10 +130,10 @@ impl Driver {
     async fn run(mut self) {
         loop {
             let away_until = self.away_until.take();
-            let Some(address) = self.next_address(away_until).await else {
+            let Some(doors) = self.next_doors(away_until).await else {
                 return;
             };
-            match self.connection(&address).await {
+            match self.connection(&doors).await {
                 Ended::Again => {}
                 Ended::Dropped => return,
             }
@@ -141,16 +144,16 @@ impl Driver {
     }
 
     /// Waits until the node is said to listen and the time away is over; takes commands meanwhile.
-    async fn next_address(&mut self, away_until: Option<Instant>) -> Option<String> {
+    async fn next_doors(&mut self, away_until: Option<Instant>) -> Option<Doors> {
         loop {
-            let address = self.plan.endpoint.borrow_and_update().clone();
+            let doors = self.plan.doors.borrow_and_update().clone();
             let wait = away_until.filter(|until| *until > Instant::now());
-            if let (Some(address), None) = (address, wait) {
-                return Some(address);
+            if let (Some(doors), None) = (doors, wait) {
+                return Some(doors);
             }
             let until = wait.unwrap_or_else(|| Instant::now() + Duration::from_secs(3_600));
             tokio::select! {
-                changed = self.plan.endpoint.changed() => changed.ok()?,
+                changed = self.plan.doors.changed() => changed.ok()?,
                 command = self.inbox.recv() => self.on_command(command?),
                 () = tokio::time::sleep_until(until) => {}
             }
@@ -158,14 +161,19 @@ impl Driver {
         }
     }
 
-    async fn connection(&mut self, address: &str) -> Ended {
+    async fn open(&mut self, doors: &Doors) -> Result<(RawClient, Welcome), RawError> {
+        let endpoint = doors.endpoint(self.plan.transport)?;
         let hello = self.state.hello(&self.plan.login.access_token);
-        let (mut client, welcome) = match RawClient::open(address, hello).await {
+        RawClient::open_at(&endpoint, hello).await
+    }
+
+    async fn connection(&mut self, doors: &Doors) -> Ended {
+        let (mut client, welcome) = match self.open(doors).await {
             Ok(open) => open,
             Err(error) => {
                 // 45xx: authenticate again. A node that dies meanwhile is met again with what we have.
                 if error.code().is_some_and(|code| code.number() / 100 == 45) {
-                    let api = Api::new(format!("http://{address}"));
+                    let api = Api::new(format!("http://{}", doors.http));
                     if let Ok(login) = api.refresh(&self.plan.login).await {
                         self.plan.login = login;
                     }
@@ -177,6 +185,7 @@ impl Driver {
         self.state.on_welcome(welcome, now);
         let mut beat = tokio::time::interval(self.plan.heartbeat);
         beat.reset();
+        let mut heard = Instant::now();
         loop {
             self.report();
             let out = self.state.take_output();
@@ -193,6 +202,7 @@ impl Driver {
             tokio::select! {
                 received = client.recv() => {
                     let Ok(first) = received else { return Ended::Again };
+                    heard = Instant::now();
                     let now = self.now();
                     self.state.on_frame(first.frame, first.wire_bytes, now);
                     while let Some(next) = client.try_recv() {
@@ -204,6 +214,7 @@ impl Driver {
                     None => return Ended::Dropped,
                 },
                 _ = beat.tick() => self.state.beat(),
+                () = tokio::time::sleep_until(heard + self.plan.silence) => return Ended::Again,
                 () = tokio::time::sleep_until(due) => {
                     let now = self.now();
                     self.state.on_tick(now);
@@ -254,6 +265,7 @@ fn note_down(checker: &mut Checker, plan: &DevicePlan, note: Note) {
             seq,
         } => checker.acked(channel, print, seq),
         Note::Refused { channel, print } => checker.refused(channel, print),
+        Note::GivenUp { channel, print } => checker.given_up(channel, print),
         Note::Unknown { channel, print } => checker.unknown(channel, print),
         Note::Shown { channel, event } => checker.delivered(plan.login.device, channel, event),
         Note::ReadMark { channel, seq } => checker.read_mark(plan.login.device, channel, seq),

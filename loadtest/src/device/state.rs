@@ -42,6 +42,11 @@ pub enum Note {
         channel: ChannelId,
         print: Fingerprint,
     },
+    /// Refused for good, and dropped.
+    GivenUp {
+        channel: ChannelId,
+        print: Fingerprint,
+    },
     Unknown {
         channel: ChannelId,
         print: Fingerprint,
@@ -508,7 +513,10 @@ impl State {
         if error.code == Code::BadAlias {
             state.alias = None;
         } else if error.code.number() >= 4_400 {
-            state.outbox.remove(usize::from(error.item));
+            if let Some(item) = state.outbox.remove(usize::from(error.item)) {
+                let print = Fingerprint::of(user, EventKind::Text as u8, &item.text);
+                self.notes.push(Note::GivenUp { channel, print });
+            }
             self.tally.dropped += 1;
         }
         self.pump(now_ms);

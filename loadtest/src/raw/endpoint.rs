@@ -55,6 +55,41 @@ pub enum Endpoint {
     Quic(QuicDialer),
 }
 
+/// Where a node, or what stands in front of it, listens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Doors {
+    /// HTTP and WebSocket, `ip:port`.
+    pub http: String,
+    pub quic: Option<QuicDoor>,
+}
+
+/// Where QUIC listens, and the SHA-256 of the certificate there (hex of the DER).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct QuicDoor {
+    pub address: SocketAddr,
+    pub certificate_sha256: String,
+}
+
+impl Doors {
+    /// One of them, with a dialer of its own. TLS is not among them: its certificate is a plan's, not a node's.
+    pub fn endpoint(&self, transport: Transport) -> Result<Endpoint, RawError> {
+        match (transport, &self.quic) {
+            (Transport::WebSocket, _) => Ok(Endpoint::WebSocket(self.http.clone())),
+            (Transport::Quic, Some(quic)) => quic.endpoint(Windows::default()),
+            (Transport::Quic, None) | (Transport::Tls, _) => Err(RawError::NotServed(transport)),
+        }
+    }
+}
+
+impl QuicDoor {
+    /// The same, from a socket of its own that grants `windows`.
+    pub fn endpoint(&self, windows: Windows) -> Result<Endpoint, RawError> {
+        let hash = &self.certificate_sha256;
+        let dialer = QuicDialer::new(self.address, hash, Tickets::None, windows)?;
+        Ok(Endpoint::Quic(dialer))
+    }
+}
+
 /// Whether a dialer resumes sessions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tickets {

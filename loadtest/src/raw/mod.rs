@@ -35,14 +35,16 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use carrier::{Broken, Carrier, ControlStream};
 pub use endpoint::{
-    Endpoint, FullHandshakes, QUIC_ALPN, QuicDialer, Tickets, TlsDialer, Transport, Windows,
-    certificate_sha256,
+    Doors, Endpoint, FullHandshakes, QUIC_ALPN, QuicDialer, QuicDoor, Tickets, TlsDialer,
+    Transport, Windows, certificate_sha256,
 };
 
 /// Subprotocol of major version 1.
 pub const SUBPROTOCOL: &str = "conch.1";
 /// How long a helper waits for its answer unless told otherwise.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection may take to stand. A node that dies meanwhile may never answer on QUIC.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why a connection is of no more use, or an answer did not come.
 #[derive(Debug, Error)]
@@ -58,6 +60,8 @@ pub enum RawError {
     Quic(#[from] Box<quinn::ConnectionError>),
     #[error("a QUIC connection carries no WebSocket messages")]
     NoWebSocket,
+    #[error("the node does not serve {0}")]
+    NotServed(Transport),
     #[error("TLS cannot be set up")]
     Tls,
     #[error("the node sent what is not a frame: {0}")]
@@ -170,7 +174,7 @@ impl RawClient {
 
     /// Connects over any transport; says nothing yet.
     pub async fn connect_to(endpoint: &Endpoint) -> Result<RawClient, RawError> {
-        match timeout(PATIENCE, connect_to(endpoint)).await {
+        match timeout(CONNECT_PATIENCE, connect_to(endpoint)).await {
             Ok(carrier) => carrier.map(RawClient::on),
             Err(_) => Err(RawError::Timeout("connection")),
         }
