@@ -8,7 +8,7 @@ use bytes::Bytes;
 use conch_e2e::{LOW_LIMITS, Pair, Place, SOON, connect, eventually, key, texts};
 use conch_loadtest::checker::{Checker, Observed};
 use conch_loadtest::device::{Command, Device, DevicePlan};
-use conch_loadtest::raw::Answer;
+use conch_loadtest::raw::{Answer, Transport};
 use conch_wire::Code;
 use conch_wire::frame::PushMode;
 use tokio::sync::watch;
@@ -26,12 +26,14 @@ async fn burst_with_refusals_a_crash_and_a_reconnect_ends_in_order() -> Result<(
         checker.add_device(pair.ann.user, pair.ann.device);
         checker.add_member(pair.channel, pair.ann.user, 1);
     }
-    let (endpoint, listening) = watch::channel(Some(node.http().to_owned()));
+    let (endpoint, listening) = watch::channel(Some(node.doors()));
     let plan = DevicePlan {
         login: pair.ann.clone(),
         push: PushMode::All,
         heartbeat: Duration::from_secs(5),
-        endpoint: listening,
+        silence: SOON,
+        transport: Transport::WebSocket,
+        doors: listening,
     };
     let device = Device::spawn(plan, Arc::clone(&checker));
     let say = async |from: u64, to: u64| {
@@ -64,7 +66,7 @@ async fn burst_with_refusals_a_crash_and_a_reconnect_ends_in_order() -> Result<(
     node.kill();
     endpoint.send_replace(None);
     let node = place.start().await?;
-    endpoint.send_replace(Some(node.http().to_owned()));
+    endpoint.send_replace(Some(node.doors()));
     eventually("all answers", Duration::from_secs(60), || async {
         device.tally().unsettled == 0
     })
