@@ -1,5 +1,6 @@
 // Builds the package: ESM bundles with `flatbuffers` left to the installer, and the declarations beside them.
 import { execFileSync } from "node:child_process";
+import { copyFileSync } from "node:fs";
 import { build } from "esbuild";
 
 await build({
@@ -12,3 +13,4 @@ await build({
   external: ["flatbuffers"],
 });
 execFileSync("tsc", ["-p", "tsconfig.build.json"], { stdio: "inherit", shell: process.platform === "win32" });
+for (const licence of ["LICENSE-APACHE", "LICENSE-MIT"]) copyFileSync(`../../../${licence}`, licence);

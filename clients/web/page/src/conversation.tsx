@@ -36,7 +36,7 @@ export function Conversation({ channel }: { channel: Id }) {
     const late = setTimeout(() => setLate(true), PATIENCE_MS);
     const stop = client.on((event: ClientEvent) => {
       if (event.is === "message" && event.message.channel === channel) void history.follow(event.message);
-      if (event.is === "channel-reset" && event.channel === channel) void history.toEnd();
+      if ((event.is === "channel-reset" || event.is === "skipped") && event.channel === channel) void history.toEnd();
       if (event.is === "changed") void history.catchUp();
       draw();
     });

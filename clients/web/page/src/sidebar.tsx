@@ -112,7 +112,7 @@ function usePreviews(): Map<Id, Message> {
   const [, draw] = useState(0);
   const handle = useRef((event: ClientEvent): void => {
     if (event.is === "message") previews.current.set(event.message.channel, event.message);
-    if (event.is === "channel-reset") previews.current.delete(event.channel);
+    if (event.is === "channel-reset" || event.is === "skipped") previews.current.delete(event.channel);
   });
   useEvents(concerns, handle.current);
   useEffect(() => {

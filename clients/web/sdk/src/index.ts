@@ -1,9 +1,10 @@
 /** `@conch/sdk`: Conch in a browser. Start with {@link Session} and {@link Client}. */
 
 export { Api, ApiError, type Channel, type ChannelMember, type Device, type Person, type Tokens, type TokenSource } from "./browser/api.js";
-export { Client, type ClientEvent, type ClientOptions, type Pending } from "./browser/client.js";
-export { Session, type TokenStore, localTokenStore } from "./browser/session.js";
-export { type Timer, plainTimer, workerTimer } from "./browser/timer.js";
+export { Client, type ClientEvent, type ClientOptions, type Pending, type SendHandle, type SendOptions, type SendOutcome, type StorageState } from "./browser/client.js";
+export { Session, type SessionOwner, type TokenStore, localTokenStore } from "./browser/session.js";
+export { type Store, openStore } from "./browser/store.js";
+export { type Timer, defaultTimer, plainTimer, workerTimer } from "./browser/timer.js";
 export { Core, type Command, type Config, type Input, defaultConfig } from "./core/core.js";
 export type { ChannelInfo, ConnectionState, Content, Message, StopReason } from "./core/event.js";
 export type { LinkCommand, Outcome, Outputs } from "./core/out.js";

@@ -34,7 +34,8 @@ function u64(b: Builder, value: bigint | Id): number {
   return U64.createU64(b, ...halves(String(value)));
 }
 
-function frame(type: number, ref: number, body: Uint8Array): Uint8Array {
+/** A frame of any type. */
+export function frame(type: number, ref: number, body: Uint8Array): Uint8Array {
   const bytes = new Uint8Array(8 + body.length);
   const view = new DataView(bytes.buffer);
   view.setUint32(0, (type | (body.length << 8)) >>> 0, true);

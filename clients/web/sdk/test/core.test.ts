@@ -1,5 +1,6 @@
 /** Small halves of the core by themselves. */
 
+import { Builder } from "flatbuffers";
 import { describe, expect, it } from "vitest";
 import { Backoff, Jitter } from "../src/core/backoff.js";
 import { Core } from "../src/core/core.js";
@@ -9,7 +10,9 @@ import { Marks } from "../src/core/marks.js";
 import { Log } from "../src/core/merge.js";
 import { Outbox } from "../src/core/outbox.js";
 import { Code, adviceOf } from "../src/wire/codes.js";
-import { clientFrames } from "./codec.js";
+import { U64 } from "../src/generated/conch/u64.js";
+import { Welcome } from "../src/generated/conch/welcome.js";
+import { clientFrames, encodeServerFrame, frame } from "./codec.js";
 
 const event = (seq: number) => ({
   event: { author: "1", seq, timeMs: 0, kind: 1, flags: 0, tail: new Uint8Array(5) },
@@ -67,6 +70,21 @@ describe("outbox", () => {
     expect(box.nextFrame("9")!.map((it) => it.flags)).toEqual([2, 0]);
     box.onDisconnected();
     expect(box.nextFrame("9")!.map((it) => it.flags)).toEqual([2, 2]);
+  });
+
+  it("what may have arrived and is older than its key is given up; what never left goes (P-029)", () => {
+    const old = new Outbox([{ ...item(1), createdMs: 999 }, { ...item(2), createdMs: 1_000 }]);
+    old.push({ ...item(3), createdMs: 5 });
+    old.ask();
+    const settled = old.onAnswers([{ state: "absent" }, { state: "absent" }], 1_000);
+    expect(settled).toMatchObject([{ item: { id: 1 }, code: Code.outcomeUnknown }]);
+    expect(old.nextFrame("9")!.map((it) => it.item.id)).toEqual([2, 3]);
+    const stored = new Outbox([{ ...item(1), createdMs: 999 }]);
+    stored.ask();
+    expect(stored.onAnswers([{ state: "stored", seq: 4, timeMs: 7 }], 1_000)).toMatchObject([{ item: { id: 1 }, ack: { seq: 4 } }]);
+    const unanswered = new Outbox([{ ...item(1), createdMs: 999 }]);
+    expect(unanswered.onAnswers([], 1_000)).toHaveLength(1);
+    expect([unanswered.size, unanswered.has(item(1).key)]).toEqual([0, false]);
   });
 
   it("a refusal drops its item and the rest goes again in order; an unknown outcome keeps all (P-033, P-034)", () => {
@@ -149,7 +167,7 @@ describe("connection", () => {
     const core = new Core({ seed: 3 });
     core.handle(0, { is: "start" });
     expect(core.takeOutputs().link).toEqual([{ do: "connect", connection: 1, refreshToken: false }]);
-    core.handle(10, { is: "connected", connection: 1, token: "t" });
+    core.handle(10, { is: "connected", connection: 1, token: "t", wallMs: 0 });
     expect(clientFrames(core.takeOutputs().frames[0]!)).toMatchObject([{ is: "hello", token: "t", cursors: [], replaces: null }]);
     core.handle(15_000, { is: "tick" });
     expect(core.takeOutputs().link[0]).toMatchObject({ do: "close", connection: 1 });
@@ -173,9 +191,80 @@ describe("connection", () => {
   it("bytes that are no frame cost the connection, not the program", () => {
     const core = new Core({});
     core.handle(0, { is: "start" });
-    core.handle(1, { is: "connected", connection: 1, token: "t" });
+    core.handle(1, { is: "connected", connection: 1, token: "t", wallMs: 0 });
     core.takeOutputs();
     core.handle(2, { is: "received", connection: 1, bytes: Uint8Array.of(1, 2, 3) });
     expect(core.takeOutputs().link).toEqual([{ do: "close", connection: 1, code: Code.badFrame }]);
+  });
+});
+
+describe("a node of a newer minor version", () => {
+  const SKIPPABLE = frame(0xb7, 9, Uint8Array.of(1, 2, 3));
+
+  /** As this version's, with a higher minor, a feature nobody asked for, two more fields, and a limit more. */
+  function newerWelcome(): Uint8Array {
+    const b = new Builder(64);
+    const motto = b.createString("field of a version to come");
+    b.startObject(15);
+    for (let id = 0; id < 15; id++) b.addFieldInt32(id, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 25_000, 45_000, 7][id]!, 0);
+    const limits = b.endObject();
+    b.startObject(14);
+    Welcome.addMinor(b, 9);
+    Welcome.addFeatures(b, U64.createU64(b, 1, 0));
+    for (const add of [Welcome.addSession, Welcome.addUser, Welcome.addDevice, Welcome.addTime, Welcome.addInboxPosition]) {
+      add(b, U64.createU64(b, 5, 0));
+    }
+    Welcome.addGeneration(b, 1);
+    Welcome.addLimits(b, limits);
+    b.addFieldOffset(12, motto, 0);
+    b.addFieldInt32(13, 4711, 0);
+    b.finish(b.endObject());
+    return frame(0x21, 0, b.asUint8Array());
+  }
+
+  function newerError(request: number, code: number): Uint8Array {
+    const b = new Builder(64);
+    b.startObject(7);
+    b.addFieldInt16(0, code, 0);
+    b.addFieldInt32(6, 1, 0);
+    b.finish(b.endObject());
+    return frame(0x2d, request, b.asUint8Array());
+  }
+
+  function online(): { core: Core; take(bytes: Uint8Array): ReturnType<Core["takeOutputs"]> } {
+    const core = new Core({ seed: 1 });
+    core.handle(0, { is: "start" });
+    core.handle(1, { is: "connected", connection: 1, token: "t", wallMs: 0 });
+    core.takeOutputs();
+    const take = (bytes: Uint8Array) => {
+      core.handle(2, { is: "received", connection: 1, bytes });
+      return core.takeOutputs();
+    };
+    expect(take(SKIPPABLE).link).toEqual([]);
+    expect(take(newerWelcome()).events).toContainEqual({ is: "connection", state: { is: "online" } });
+    return { core, take };
+  }
+
+  it("its frames with bit 7 are skipped, its fields ignored; without bit 7 it costs the connection (P-005)", () => {
+    const { take } = online();
+    expect(take(SKIPPABLE)).toMatchObject({ link: [], events: [] });
+    expect(take(frame(0x37, 0, Uint8Array.of()))).toMatchObject({ link: [{ do: "close", code: Code.badFrame }] });
+  });
+
+  it("its codes act by their hundreds, on a request and as a close", () => {
+    for (const [code, expected] of [[4177, "sends-delayed"], [4477, "send-refused"], [4677, "send-refused"]] as const) {
+      const { core, take } = online();
+      core.handle(2, { is: "send", channel: "9", key: "a".repeat(32), kind: 1, flags: 0, tail: new Uint8Array(1), createdMs: 0 });
+      const open = clientFrames(core.takeOutputs().frames[0]!).find((it) => it.is === "open-channel")!;
+      const head = { channel: "9", headSeq: 0, headOrdinal: 0, readSeq: 0, readOrdinal: 0, mentions: 0 };
+      const opened = { is: "channel-opened", request: open.request, alias: 1, head, kind: "group", title: "", peer: null, firstSeq: 1, resync: false } as const;
+      const sent = clientFrames(take(encodeServerFrame(opened)).frames[0]!).find((it) => it.is === "send")!;
+      expect(take(newerError(sent.request, code)).events.filter((it) => it.is !== "channel")).toMatchObject([{ is: expected, code }]);
+    }
+    for (const [code, expected] of [[4277, "offline"], [4377, "offline"], [4577, "offline"], [4677, "stopped"], [4977, "offline"]] as const) {
+      const { core } = online();
+      core.handle(3, { is: "closed", connection: 1, code });
+      expect(core.takeOutputs().events).toContainEqual(expect.objectContaining({ state: expect.objectContaining({ is: expected }) }));
+    }
   });
 });

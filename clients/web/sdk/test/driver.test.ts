@@ -87,6 +87,8 @@ beforeEach(() => {
   vi.stubGlobal("WebSocket", FakeSocket);
 });
 afterEach(async () => {
+  vi.restoreAllMocks();
+  vi.useRealTimers();
   vi.unstubAllGlobals();
   indexedDB = new IDBFactory();
 });
@@ -186,19 +188,141 @@ describe("driver", () => {
     expect(client.connection).toMatchObject({ reason: "storage" });
     await expect(client.send("1", "lost")).rejects.toMatchObject({ code: "storage" });
     vi.restoreAllMocks();
+    await client.retryNow();
+    await until(() => client.connection.is === "online");
+    expect(client.storage).toEqual({ is: "kept" });
     await client.close();
   });
 
-  it("when nothing can be stored any more a send is refused, and what was kept stays", async () => {
+  it("a handle tells how its message ended", async () => {
     const client = await open();
     await until(() => client.channel("1")?.heldTo === 1);
-    const put = vi.spyOn(IDBObjectStore.prototype, "put").mockImplementation(() => {
-      throw new DOMException("full", "QuotaExceededError");
-    });
-    await expect(client.send("1", "lost")).rejects.toMatchObject({ code: "storage" });
-    put.mockRestore();
+    const handle = await client.send("1", "hello", { mentions: ["20", "9007199254740993"] });
+    expect(await handle.outcome).toMatchObject({ is: "stored", seq: 2 });
+    await until(async () => (await texts(client)).length === 1);
+    const [message] = await client.messages("1", 1);
+    expect(message).toMatchObject({ key: handle.key, content: { is: "text", text: "hello", mentions: ["20", "9007199254740993"] } });
+    const refused = await client.send("99", "to nobody");
+    expect(await refused.outcome).toMatchObject({ is: "refused", code: 4402 });
+    expect(client.pending("99")).toMatchObject([{ state: "refused", code: 4402, text: "to nobody" }]);
+    reachable = false;
+    sockets.at(-1)!.lost(1006);
+    const open_ = await client.send("1", "waits");
+    await client.close();
+    expect(await open_.outcome).toEqual({ is: "unknown" });
+  });
+});
+
+function full(): never {
+  throw new DOMException("full", "QuotaExceededError");
+}
+
+describe("when the device does not do what it should", () => {
+  it("full: a send is refused, nothing that was kept is lost, and it goes on when there is room", async () => {
+    const client = await open();
+    const said: string[] = [];
+    client.on((event) => event.is === "storage" && said.push(event.state.is));
+    await until(() => client.channel("1")?.heldTo === 1);
+    reachable = false;
+    sockets.at(-1)!.lost(1006);
+    await client.send("1", "kept before");
+    vi.spyOn(IDBObjectStore.prototype, "put").mockImplementation(full);
+    await expect(client.send("1", "not taken")).rejects.toMatchObject({ code: "storage" });
     expect(client.connection).toMatchObject({ is: "stopped", reason: "storage" });
-    expect(client.pending("1")).toEqual([]);
+    expect([client.storage, said]).toEqual([{ is: "full" }, ["full"]]);
+    await expect(client.send("1", "not taken either")).rejects.toMatchObject({ code: "storage" });
+    expect(client.pending("1").map((it) => [it.text, it.state])).toEqual([["kept before", "waiting"]]);
+
+    reachable = true;
+    vi.restoreAllMocks();
+    await client.retryNow();
+    await client.send("1", "and after");
+    await until(() => client.channel("1")?.heldTo === 3 && client.pending("1").length === 0);
+    expect(await texts(client)).toEqual(["kept before", "and after"]);
+    expect(client.storage).toEqual({ is: "kept" });
+    await client.close();
+  });
+
+  it("full in the middle of an answer: what was stored at the node and not here is found again, once", async () => {
+    const client = await open();
+    await until(() => client.channel("1")?.heldTo === 1);
+    // From the moment when the node has it.
+    const receive = server.receive.bind(server);
+    server.receive = (...message) => {
+      receive(...message);
+      if (server.channels.get("1")!.log.length === 2) vi.spyOn(IDBObjectStore.prototype, "put").mockImplementation(full);
+    };
+    const handle = await client.send("1", "one");
+    await until(() => client.storage.is === "full");
+    expect(server.channels.get("1")!.log).toHaveLength(2);
+    server.receive = receive;
+    vi.restoreAllMocks();
+    expect(client.pending("1")).toMatchObject([{ text: "one", state: "waiting" }]);
+    await client.retryNow();
+    expect(await handle.outcome).toMatchObject({ is: "stored", seq: 2 });
+    await until(async () => (await texts(client)).join() === "one");
+    expect(server.channels.get("1")!.log).toHaveLength(2);
+    await client.close();
+  });
+
+  it("denied: everything works in memory, and says so", async () => {
+    const real = globalThis.indexedDB;
+    Object.defineProperty(globalThis, "indexedDB", { value: undefined, configurable: true, writable: true });
+    const client = await open();
+    globalThis.indexedDB = real;
+    expect([client.storage, client.isPersistent]).toEqual([{ is: "memory", why: "denied" }, false]);
+    await until(() => client.channel("1") !== undefined);
+    expect(await (await client.send("1", "one")).outcome).toMatchObject({ is: "stored" });
+    server.say("1", "20", "two");
+    sockets.at(-1)!.flush();
+    await until(async () => (await texts(client)).join() === "one,two");
+    expect(client.storage).toEqual({ is: "memory", why: "denied" });
+    await client.close();
+  });
+
+  it("damaged: loaded from the node again, unsent messages go out, and it says so", async () => {
+    let client = await open();
+    await until(() => client.channel("1")?.heldTo === 1);
+    reachable = false;
+    sockets.at(-1)!.lost(1006);
+    await client.send("1", "unsent");
+    await client.close();
+    const request = indexedDB.open(`conch:${ME}:5`);
+    const database = await new Promise<IDBDatabase>((resolve) => (request.onsuccess = () => resolve(request.result)));
+    const write = database.transaction(["channels", "meta", "outbox"], "readwrite");
+    write.objectStore("channels").put({ channel: "1", marks: "none" });
+    write.objectStore("meta").put({ user: ME, syncToken: "not bytes" }, "meta");
+    write.objectStore("outbox").put({ id: 77, channel: "1", text: "of another shape" });
+    await new Promise((resolve) => (write.oncomplete = resolve));
+    database.close();
+    reachable = true;
+    client = await open();
+    await until(() => client.channel("1")?.heldTo === 2 && client.pending("1").length === 0);
+    expect(client.storage).toEqual({ is: "rebuilt", unsentKept: 1, unsentLost: 1 });
+    expect(await texts(client)).toEqual(["unsent"]);
+    await client.close();
+    client = await open();
+    await until(() => client.connection.is === "online");
+    expect(client.storage).toEqual({ is: "kept" });
+    await client.close();
+  });
+
+  it("away for more than seven days: what may have arrived is given up with a word, never sent twice (P-029)", async () => {
+    let client = await open();
+    await until(() => client.channel("1")?.heldTo === 1);
+    reachable = false;
+    sockets.at(-1)!.lost(1006);
+    await client.send("1", "old");
+    await client.close();
+    vi.setSystemTime(Date.now() + 7 * 86_400_000 + 1_000);
+    reachable = true;
+    client = await open();
+    const said: unknown[] = [];
+    client.on((event) => event.is === "send-refused" && said.push(event.code));
+    await until(() => client.connection.is === "online");
+    await until(() => client.pending("1")[0]?.state === "refused");
+    expect(client.pending("1")).toMatchObject([{ text: "old", state: "refused", code: 4103 }]);
+    expect(said).toEqual([4103]);
     expect(server.channels.get("1")!.log).toHaveLength(1);
     await client.close();
   });

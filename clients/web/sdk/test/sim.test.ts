@@ -173,7 +173,7 @@ class World {
         this.input({ is: "closed", connection: dial.connection, code: null });
       } else {
         this.connection = dial.connection;
-        this.input({ is: "connected", connection: dial.connection, token: "t" });
+        this.input({ is: "connected", connection: dial.connection, token: "t", wallMs: 0 });
       }
     }
     while (this.connection !== null && this.toServer[0] && this.toServer[0].at <= this.now) {

@@ -3,7 +3,8 @@
 import "fake-indexeddb/auto";
 import { describe, expect, it } from "vitest";
 import { deleteStore, openStore } from "../src/browser/store.js";
-import type { MessageRow, Persist } from "../src/core/persist.js";
+import type { OutboxItem } from "../src/core/outbox.js";
+import { type ChannelRow, type MessageRow, type Persist, emptyMeta } from "../src/core/persist.js";
 
 const message = (channel: string, seq: number): MessageRow => ({
   channel,
@@ -27,7 +28,7 @@ describe("store", () => {
 
   it("outbox and meta come back, the outbox outlives what was received", async () => {
     const store = await openStore("outbox");
-    const item = (id: number) => ({ id, channel: "1", key: `k${id}`, kind: 1, flags: 0, tail: Uint8Array.of(1), createdMs: 0 });
+    const item = (id: number) => ({ id, channel: "1", key: `${id}`.padStart(32, "0"), kind: 1, flags: 0, tail: Uint8Array.of(1), createdMs: 0 });
     await store.apply([{ put: "outbox", item: item(10) }, { put: "outbox", item: item(9) }, put("1", 1)]);
     await store.apply([{ remove: "everything-received" }, { remove: "outbox", id: 10 }, { put: "outbox", item: item(11) }]);
     store.close();
@@ -37,6 +38,48 @@ describe("store", () => {
     again.close();
     await deleteStore("outbox");
     expect((await (await openStore("outbox")).load()).outbox).toEqual([]);
+  });
+
+  it("what cannot be read is emptied; unsent messages that can be read stay, and who it belongs to", async () => {
+    const store = await openStore("damaged");
+    const item = { id: 3, channel: "1", key: "3".repeat(32), kind: 1, flags: 0, tail: Uint8Array.of(1), createdMs: 0 };
+    await store.apply([
+      { put: "meta", meta: { ...emptyMeta(), user: "7", session: "8", generation: 5, syncToken: Uint8Array.of(1) } },
+      { put: "outbox", item },
+      { put: "outbox", item: { id: 4, channel: "1" } as unknown as OutboxItem },
+      { put: "channel", row: { channel: "1", nonsense: true } as unknown as ChannelRow },
+      put("1", 1),
+    ]);
+    expect(await store.load()).toEqual({
+      meta: { ...emptyMeta(), user: "7", session: "8" }, channels: [], outbox: [item], rebuilt: { unsentKept: 1, unsentLost: 1 },
+    });
+    expect(await store.messages("1", Infinity, 5)).toEqual([]);
+    expect(await store.load()).toEqual({ meta: { ...emptyMeta(), user: "7", session: "8" }, channels: [], outbox: [item] });
+  });
+
+  it("a database of a newer version is left as it is, and the tab says why it remembers for itself", async () => {
+    const open = indexedDB.open("newer", 99);
+    const newer = await new Promise<IDBDatabase>((resolve) => {
+      open.onupgradeneeded = () => open.result.createObjectStore("other").put("kept", "it");
+      open.onsuccess = () => resolve(open.result);
+    });
+    const store = await openStore("newer");
+    expect([store.isPersistent, store.whyMemory]).toEqual([false, "newer"]);
+    const get = newer.transaction("other").objectStore("other").get("it");
+    expect(await new Promise((resolve) => (get.onsuccess = () => resolve(get.result)))).toBe("kept");
+    newer.close();
+  });
+
+  it("one that the browser closed is opened again with the next load", async () => {
+    const store = await openStore("closed");
+    await store.apply([put("1", 1)]);
+    const { database } = store as unknown as { database: IDBDatabase };
+    database.close();
+    database.onclose!(new Event("close"));
+    await expect(store.apply([put("1", 2)])).rejects.toBeDefined();
+    await store.load();
+    await store.apply([put("1", 2)]);
+    expect(await store.messages("1", Infinity, 5)).toHaveLength(2);
   });
 
   it("a step that cannot be stored takes the whole batch with it", async () => {
@@ -53,7 +96,7 @@ describe("store", () => {
     Object.defineProperty(globalThis, "indexedDB", { get: () => { throw new Error("denied"); }, configurable: true });
     const store = await openStore("denied");
     Object.defineProperty(globalThis, "indexedDB", { value: real, configurable: true, writable: true });
-    expect(store.isPersistent).toBe(false);
+    expect([store.isPersistent, store.whyMemory]).toEqual([false, "denied"]);
     await store.apply([put("1", 1), put("1", 2)]);
     expect((await store.messages("1", 2, 5)).map((it) => it.event.seq)).toEqual([1]);
   });

@@ -69,12 +69,21 @@ function humps(value: unknown): unknown {
   return Object.fromEntries(Object.entries(value).map(([name, it]) => [name.replace(/_([a-z])/g, (_, c: string) => c.toUpperCase()), humps(it)]));
 }
 
+/** A server's address without slashes at its end. */
+export const trimmed = (server: string): string => server.replace(/\/+$/, "");
+
+/** The HTTP calls. {@link Client.api} has the session's tokens. */
 export class Api {
+  /** `https://host[:port]`, without a slash at the end. */
+  readonly server: string;
+
   /** `server`: `https://host[:port]`. Without tokens only sign-up, log-in and refresh work. */
   constructor(
-    readonly server: string,
+    server: string,
     private readonly tokens?: TokenSource,
-  ) {}
+  ) {
+    this.server = trimmed(server);
+  }
 
   signUp(account: { handle: string; password: string; displayName?: string; deviceName?: string }): Promise<Tokens> {
     return this.call("POST", "/v1/accounts", {

@@ -6,18 +6,20 @@
  * order, over restarts too. Reading goes to what this device holds; `loadOlder` makes it hold more.
  */
 
-import type { Config } from "../core/core.js";
-import { type ChannelInfo, type ConnectionState, type Message, readMessage } from "../core/event.js";
+import type { Command, Config } from "../core/core.js";
+import { type ChannelInfo, type ConnectionState, type Message, readContent, readMessage } from "../core/event.js";
 import type { Outcome } from "../core/out.js";
 import type { OutboxItem } from "../core/outbox.js";
+import type { Loaded } from "../core/persist.js";
+import { textTail } from "../wire/client-frame.js";
 import { TEXT_CHARS_MAX } from "../wire/limits.js";
 import { type Id, type MessageKey, toHex } from "../wire/values.js";
 import { Api, ApiError } from "./api.js";
 import { Engine, type EngineEvent } from "./engine.js";
 import type { Session } from "./session.js";
 import { type Store, deleteStore, openStore } from "./store.js";
-import { type Leader, Tabs } from "./tabs.js";
-import { type Timer, plainTimer } from "./timer.js";
+import { Tabs } from "./tabs.js";
+import { type Timer, defaultTimer } from "./timer.js";
 
 /** A message of this device on its way. */
 export interface Pending {
@@ -34,6 +36,7 @@ export interface Pending {
   code: number | null;
 }
 
+/** Something happened. `message`, `send-stored`, `send-refused`, `skipped` and so on mean what they mean in the Rust SDK. */
 export type ClientEvent =
   | { is: "connection"; state: ConnectionState }
   /** The next event of a channel. */
@@ -43,52 +46,135 @@ export type ClientEvent =
   | { is: "channel-removed"; channel: Id }
   /** What was shown of the channel is void: read it again. */
   | { is: "channel-reset"; channel: Id }
+  /** These events are not to be had for us. Nothing below `to` is held any more: read the channel again. */
+  | { is: "skipped"; channel: Id; from: number; to: number }
+  /** The node has this message, for ever. */
+  | { is: "send-stored"; channel: Id; key: MessageKey; seq: number; timeMs: number }
+  /** The node has not and never will. Code 4103: it was given up after 7 days, and nobody knows. */
+  | { is: "send-refused"; channel: Id; key: MessageKey; code: number }
   /** The messages on their way in this channel changed. */
   | { is: "pending"; channel: Id }
   /** The node asked for patience with this channel's messages; they go out by themselves. */
   | { is: "sends-delayed"; channel: Id; code: number; retryInMs: number }
+  /** Whether messages can be kept on this device changed. */
+  | { is: "storage"; state: StorageState }
   /** Everything may be another now: a new leader, or the first word of one. */
   | { is: "changed" }
   /** Logged out, here or in another tab. */
   | { is: "over" };
 
+/** Settings of a {@link Client}; all have defaults. */
 export interface ClientOptions {
-  /** Rings also in the background; see {@link workerTimer}. */
+  /** Rings also in the background; see {@link defaultTimer}, which is taken unless another is given. */
   timer?: Timer;
+  /** Settings of the core. */
   config?: Partial<Config>;
+  /** Where messages are kept, in place of {@link openStore}. */
+  store?: Store;
+  /** The WebSocket to use, where there is no global one: before Node 22, the package `ws`. */
+  webSocket?: typeof WebSocket;
+}
+
+/** Where a device keeps its messages, and whether it can. */
+export type StorageState =
+  /** They outlive this tab. */
+  | { is: "kept" }
+  /** The same; but what was there could not be read. It is loaded from the node again. Of the unsent messages so many were kept. */
+  | { is: "rebuilt"; unsentKept: number; unsentLost: number }
+  /**
+   * Everything works, for as long as this tab lives: the browser denies storage (private mode), or what is stored is of a newer
+   * version of this package, which will find it as it was.
+   */
+  | { is: "memory"; why: "denied" | "newer" }
+  /**
+   * Nothing more can be stored, so nothing more is taken, and there is no connection. What was shown as waiting or stored is
+   * safe. {@link Client.retryNow} goes on when there is room again; so does coming back to the tab.
+   */
+  | { is: "full" }
+  /** The same for another reason than room. */
+  | { is: "failed" };
+
+/** What became of a message. */
+export type SendOutcome =
+  /** The node has it for ever, at this place. */
+  | { is: "stored"; seq: number; timeMs: number }
+  /** The node has not and never will; with {@link Code}.outcomeUnknown it was given up, and may have it. */
+  | { is: "refused"; code: number }
+  /** This client was closed first, or the tab that sent it ended in between: {@link Client.pending} tells. */
+  | { is: "unknown" };
+
+/** A message on its way. It goes on without this handle, too. */
+export interface SendHandle {
+  /** The message's name, by which events speak of it. */
+  readonly key: MessageKey;
+  /** How it ended, however long that takes. Never rejects. */
+  readonly outcome: Promise<SendOutcome>;
+}
+
+/** What may be said of a message besides its text. */
+export interface SendOptions {
+  /** People that it mentions; ≤ 400. */
+  mentions?: Id[];
+}
+
+interface Handle {
+  channel: Id;
+  /** It is kept on this device. */
+  isAccepted: boolean;
+  settle: (outcome: SendOutcome) => void;
 }
 
 interface Snapshot {
   connection: ConnectionState;
   channels: ChannelInfo[];
   outbox: OutboxItem[];
+  storage: StorageState;
 }
 
 const nameOf = (session: Session): string => `conch:${session.user}:${session.device}`;
-const utf8 = new TextDecoder("utf-8", { ignoreBOM: true });
+/** As many as fit into the 4,096 bytes beside a text. */
+const MENTIONS_MAX = 400;
 
+function readText(flags: number, tail: Uint8Array): string {
+  const content = readContent({ kind: 1, flags, tail });
+  return content.is === "text" ? content.text : "";
+}
+
+/** A chat client of one account on this device. */
 export class Client {
+  /** The HTTP calls, with this session's tokens. */
   readonly api: Api;
   private readonly tabs: Tabs;
   private readonly listeners = new Set<(event: ClientEvent) => void>();
   private readonly known = new Map<Id, ChannelInfo>();
   private readonly pendingByKey = new Map<MessageKey, Pending>();
+  private readonly handles = new Map<MessageKey, Handle>();
+  /** Channels that this tab shows. */
+  private readonly shown = new Set<Id>();
   private state: ConnectionState = { is: "connecting" };
+  private storageState: StorageState;
+  private readonly timer: Timer;
   private isClosed = false;
   private readonly cleanUp: (() => void)[] = [];
 
-  /** Shows at once what this device holds, and connects. */
+  /** Shows at once what this device holds, and connects. Throws if there is no WebSocket here. */
   static async open(session: Session, options: ClientOptions = {}): Promise<Client> {
-    const store = await openStore(nameOf(session));
-    return new Client(session, store, options);
+    const webSocket = options.webSocket ?? globalThis.WebSocket;
+    if (!webSocket) throw new Error("there is no WebSocket here: give one as the option `webSocket`");
+    const store = options.store ?? (await openStore(nameOf(session)));
+    return new Client(session, store, options, webSocket);
   }
 
   private constructor(
+    /** Who this is. */
     readonly session: Session,
     private readonly store: Store,
     private readonly options: ClientOptions,
+    private readonly webSocket: typeof WebSocket,
   ) {
     this.api = new Api(session.server, (not) => session.accessToken(not));
+    this.timer = options.timer ?? defaultTimer();
+    this.storageState = store.isPersistent ? { is: "kept" } : { is: "memory", why: store.whyMemory ?? "denied" };
     this.tabs = new Tabs(store.isPersistent ? nameOf(session) : null, {
       lead: () => this.lead(),
       onSnapshot: (snapshot) => this.onSnapshot(snapshot as Snapshot),
@@ -97,42 +183,68 @@ export class Client {
     });
   }
 
-  private async lead(): Promise<Leader> {
-    const loaded = await this.store.load().catch(() => null);
-    if (!loaded) return this.cannotRead();
-    const timer = this.options.timer ?? plainTimer();
-    const engine = new Engine(this.session, this.store, timer, loaded, this.options.config ?? {}, (events) => this.tabs.events(events));
-    this.onSnapshot({ connection: { is: "connecting" }, channels: engine.core.channels(), outbox: engine.core.outboxItems() });
-    this.watch(engine);
-    engine.input({ is: "start" }).catch(() => {});
+  private async lead() {
+    let engine = await this.startEngine();
+    let starting: Promise<void> | null = null;
+    const startAgain = async (): Promise<void> => {
+      engine = await this.startEngine();
+      this.tabs.renewed();
+    };
+    const hurry = async (): Promise<void> => {
+      if (engine && !engine.hasFailed) return engine.input({ is: "hurry" });
+      // The store holds everything that was promised: another engine goes on from there.
+      starting ??= startAgain().finally(() => (starting = null));
+      return starting;
+    };
+    this.watch(hurry, () => engine?.networkLost());
     return {
-      snapshot: (): Snapshot => ({ connection: this.state, channels: engine.core.channels(), outbox: engine.core.outboxItems() }),
-      command: (command: Parameters<Engine["command"]>[0]) => engine.command(command),
+      snapshot: () => this.snapshot(engine),
+      command: async (command: Command): Promise<Outcome | null> => {
+        if (command.is !== "hurry") {
+          if (!engine) throw new ApiError("storage", 0, "messages cannot be stored on this device", 0);
+          return engine.command(command);
+        }
+        await hurry();
+        return null;
+      },
       stop: async () => {
         for (const stop of this.cleanUp.splice(0)) stop();
-        await engine.stop();
+        await starting;
+        await engine?.stop();
       },
     };
   }
 
-  /** What this device remembers cannot be read: says so, and takes nothing that it could not keep. */
-  private cannotRead(): Leader {
-    const snapshot: Snapshot = { connection: { is: "stopped", reason: "storage", code: null }, channels: [], outbox: [] };
-    this.onSnapshot(snapshot);
-    return {
-      snapshot: () => snapshot,
-      command: () => Promise.reject(new ApiError("storage", 0, "what this device remembers cannot be read", 0)),
-      stop: () => Promise.resolve(),
-    };
+  /** Goes on with what is stored; null if that cannot be read. */
+  private async startEngine(): Promise<Engine | null> {
+    const emit = (events: EngineEvent[]): void => this.tabs.events(events);
+    let loaded: Loaded;
+    try {
+      loaded = await this.store.load();
+    } catch {
+      emit([{ is: "storage-failed", isFull: false }, { is: "connection", state: { is: "stopped", reason: "storage", code: null } }]);
+      return null;
+    }
+    if (loaded.rebuilt) this.setStorage({ is: "rebuilt", ...loaded.rebuilt });
+    else if (this.store.isPersistent) this.setStorage({ is: "kept" });
+    const engine = new Engine(this.session, this.store, this.timer, loaded, this.options.config ?? {}, emit, this.webSocket);
+    this.state = { is: "connecting" };
+    this.onSnapshot(this.snapshot(engine));
+    engine.input({ is: "start" }).catch(() => {});
+    return engine;
+  }
+
+  private snapshot(engine: Engine | null): Snapshot {
+    const { state: connection, storageState: storage } = this;
+    return { connection, storage, channels: engine?.core.channels() ?? [], outbox: engine?.core.outboxItems() ?? [] };
   }
 
   /** The signs by which a browser says that the network, or the person, went or came back. */
-  private watch(engine: Engine): void {
-    const hurry = (): void => void engine.input({ is: "hurry" }).catch(() => {});
+  private watch(goOn: () => Promise<void>, lost: () => void): void {
+    const hurry = (): void => void goOn().catch(() => {});
     const seen = (): void => {
       if (document.visibilityState === "visible") hurry();
     };
-    const lost = (): void => engine.networkLost();
     const on = (target: EventTarget | undefined, name: string, handler: () => void): void => {
       target?.addEventListener(name, handler);
       this.cleanUp.push(() => target?.removeEventListener(name, handler));
@@ -140,11 +252,19 @@ export class Client {
     on(globalThis.window, "online", hurry);
     on(globalThis.window, "offline", lost);
     on(globalThis.document, "visibilitychange", seen);
+    // A page that was frozen, or kept for going back, comes with a connection that is long dead.
+    on(globalThis.document, "resume", hurry);
+    on(globalThis.window, "pageshow", hurry);
   }
 
   /** Who this is. */
   get user(): Id {
     return this.session.user;
+  }
+
+  /** Whether messages can be kept on this device. */
+  get storage(): StorageState {
+    return this.storageState;
   }
 
   /** Whether messages outlive this tab. */
@@ -157,6 +277,7 @@ export class Client {
     return this.tabs.isLeader;
   }
 
+  /** Where the connection stands. */
   get connection(): ConnectionState {
     return this.state;
   }
@@ -166,6 +287,7 @@ export class Client {
     return [...this.known.values()].sort((a, b) => b.used - a.used);
   }
 
+  /** One channel, if it is known here. */
   channel(channel: Id): ChannelInfo | undefined {
     return this.known.get(channel);
   }
@@ -182,17 +304,33 @@ export class Client {
   }
 
   /**
-   * Sends a text. Resolves with its key when it is kept on this device: from then on it goes out by itself, however long that
-   * takes. Throws {@link ApiError} `invalid` for a text that is empty or too long, `storage` where it cannot be kept.
+   * Sends a text. Resolves when it is kept on this device: from then on it goes out by itself, in order, also after a crash; the
+   * handle tells how it ended. Throws {@link ApiError}: `invalid` for a text that is empty or too long, `outbox_full` when
+   * too many wait, `storage` where it cannot be kept.
    */
-  async send(channel: Id, text: string): Promise<MessageKey> {
+  async send(channel: Id, text: string, { mentions = [] }: SendOptions = {}): Promise<SendHandle> {
     // Scalar values, not UTF-16 units.
     const characters = text.length <= TEXT_CHARS_MAX ? text.length : [...text].length;
     if (characters === 0 || characters > TEXT_CHARS_MAX) throw new ApiError("invalid", 0, `a message has 1 to ${TEXT_CHARS_MAX} characters`, 0);
+    if (mentions.length > MENTIONS_MAX) throw new ApiError("invalid", 0, `a message mentions at most ${MENTIONS_MAX} people`, 0);
     const key = toHex(crypto.getRandomValues(new Uint8Array(16)));
-    const tail = new TextEncoder().encode(text);
-    await this.tabs.command({ is: "send", channel, key, kind: 1, flags: 0, tail, createdMs: Date.now() });
-    return key;
+    const { flags, tail } = textTail(text, mentions);
+    const handle: Handle = { channel, isAccepted: false, settle: () => {} };
+    const outcome = new Promise<SendOutcome>((resolve) => (handle.settle = resolve));
+    this.handles.set(key, handle);
+    try {
+      await this.tabs.command({ is: "send", channel, key, kind: 1, flags, tail, createdMs: Date.now() });
+    } catch (error) {
+      this.settle(key, { is: "unknown" });
+      throw error;
+    }
+    handle.isAccepted = true;
+    return { key, outcome };
+  }
+
+  private settle(key: MessageKey, outcome: SendOutcome): void {
+    this.handles.get(key)?.settle(outcome);
+    this.handles.delete(key);
   }
 
   /** Forgets a message that was refused, in all tabs. */
@@ -205,12 +343,19 @@ export class Client {
     await this.tabs.command({ is: "mark-read", channel, seq });
   }
 
-  /** The application shows the channel: it is loaded before others. */
+  /** The application shows the channel: it is loaded before others, and with push mode *opened* at all. */
   async openChannel(channel: Id): Promise<void> {
+    this.shown.add(channel);
     await this.tabs.command({ is: "open", channel });
   }
 
-  /** Connects at once, instead of after the delay that runs. */
+  /** The application shows the channel no longer. */
+  async closeChannel(channel: Id): Promise<void> {
+    this.shown.delete(channel);
+    await this.tabs.command({ is: "close", channel });
+  }
+
+  /** Connects at once, instead of after the delay that runs; after a failure of the storage, tries that again. */
   async retryNow(): Promise<void> {
     await this.tabs.command({ is: "hurry" });
   }
@@ -232,7 +377,9 @@ export class Client {
     this.isClosed = true;
     await this.tabs.close();
     this.store.close();
+    if (!this.options.timer) this.timer.end?.();
     this.listeners.clear();
+    for (const key of [...this.handles.keys()]) this.settle(key, { is: "unknown" });
   }
 
   /** Logs this device out, forgets everything here, in all tabs. Also where the node cannot be reached. */
@@ -254,19 +401,40 @@ export class Client {
     void this.close();
   }
 
-  private onSnapshot({ connection, channels, outbox }: Snapshot): void {
+  private onSnapshot({ connection, channels, outbox, storage }: Snapshot): void {
     this.state = connection;
     this.known.clear();
     for (const info of channels) this.known.set(info.channel, info);
     this.pendingByKey.clear();
     for (const item of outbox) this.queued(item);
+    this.setStorage(storage);
     this.say({ is: "changed" });
+    // A new leader does not know what this tab shows, and may have settled what it did not hear of.
+    for (const channel of this.shown) this.tabs?.command({ is: "open", channel }).catch(() => {});
+    for (const [key, handle] of this.handles) {
+      const code = this.pendingByKey.get(key)?.code ?? null;
+      if (code !== null) this.settle(key, { is: "refused", code });
+      else if (handle.isAccepted && !this.pendingByKey.has(key)) void this.lookUp(key, handle);
+    }
+  }
+
+  /** What became of a message that left the outbox while nobody told this tab. */
+  private async lookUp(key: MessageKey, { channel }: Handle): Promise<void> {
+    const rows = await this.store.messages(channel, Infinity, 200).catch(() => []);
+    const event = rows.find((row) => row.key === key)?.event;
+    this.settle(key, event ? { is: "stored", seq: event.seq, timeMs: event.timeMs } : { is: "unknown" });
+  }
+
+  private setStorage(state: StorageState): void {
+    const isSame = JSON.stringify(state) === JSON.stringify(this.storageState);
+    this.storageState = state;
+    if (!isSame) this.say({ is: "storage", state });
   }
 
   private queued(item: OutboxItem): void {
     const { channel, key, createdMs, refused } = item;
     const state = refused === undefined ? "waiting" : "refused";
-    this.pendingByKey.set(key, { channel, key, text: utf8.decode(item.tail), createdMs, state, code: refused ?? null });
+    this.pendingByKey.set(key, { channel, key, text: readText(item.flags, item.tail), createdMs, state, code: refused ?? null });
   }
 
   private onEvents(events: EngineEvent[]): void {
@@ -279,10 +447,13 @@ export class Client {
         case "send-stored":
         case "send-refused": {
           const pending = this.pendingByKey.get(event.key);
-          if (!pending) break;
-          pending.state = event.is === "send-stored" ? "stored" : "refused";
-          pending.code = event.is === "send-refused" ? event.code : null;
-          this.say({ is: "pending", channel: event.channel });
+          if (event.is === "send-stored") this.settle(event.key, { is: "stored", seq: event.seq, timeMs: event.timeMs });
+          else this.settle(event.key, { is: "refused", code: event.code });
+          const [state, code] = event.is === "send-stored" ? (["stored", null] as const) : (["refused", event.code] as const);
+          // Another object, so that who holds the one before sees that it changed.
+          if (pending) this.pendingByKey.set(event.key, { ...pending, state, code });
+          this.say(event);
+          if (pending) this.say({ is: "pending", channel: event.channel });
           break;
         }
         case "send-dismissed":
@@ -309,12 +480,14 @@ export class Client {
           this.known.delete(event.channel);
           this.say(event);
           break;
+        case "view-closed":
+          if (this.shown.has(event.channel)) void this.openChannel(event.channel).catch(() => {});
+          break;
+        case "storage-failed":
+          this.setStorage({ is: event.isFull ? "full" : "failed" });
+          break;
         case "channel-reset":
-          this.say(event);
-          break;
         case "skipped":
-          this.say({ is: "channel-reset", channel: event.channel });
-          break;
         case "sends-delayed":
           this.say(event);
       }

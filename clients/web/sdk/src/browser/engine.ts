@@ -11,15 +11,24 @@ import type { Event } from "../core/event.js";
 import type { LinkCommand, Outcome, Outputs } from "../core/out.js";
 import type { OutboxItem } from "../core/outbox.js";
 import type { Loaded } from "../core/persist.js";
+import type { Id } from "../wire/values.js";
 import { ApiError } from "./api.js";
 import type { Session } from "./session.js";
 import type { Store } from "./store.js";
 import type { Timer } from "./timer.js";
 
-/** What tabs hear: the core's events, and the outbox growing. */
-export type EngineEvent = Event | { is: "queued"; item: OutboxItem };
+/** What tabs hear: the core's events, and what they must know of each other and of the store. */
+export type EngineEvent =
+  | Event
+  /** The outbox has one more. */
+  | { is: "queued"; item: OutboxItem }
+  /** A tab shows this channel no longer; one that still does says so. */
+  | { is: "view-closed"; channel: Id }
+  | { is: "storage-failed"; isFull: boolean };
 
 const SUBPROTOCOL = "conch.1";
+/** `WebSocket.OPEN`. */
+const OPEN = 1;
 const isConchCode = (code: number): boolean => code >= 4100 && code < 4700;
 /** The session is over, by these codes of a refresh. */
 const OVER = new Set(["unauthenticated", "token_expired", "device_revoked", "account_closed"]);
@@ -36,7 +45,8 @@ export class Engine {
   private token: string | undefined;
   private readonly batches: Batch[] = [];
   private isRunning = false;
-  private hasFailed = false;
+  /** The store failed: nothing goes on. What it holds is where the next engine begins. */
+  hasFailed = false;
   private lastTicket = 0;
   private readonly tickets = new Map<number, (outcome: Outcome) => void>();
 
@@ -47,6 +57,7 @@ export class Engine {
     loaded: Loaded,
     config: Partial<Config>,
     private readonly emit: (events: EngineEvent[]) => void,
+    private readonly webSocket: typeof WebSocket,
   ) {
     this.core = new Core({ seed: crypto.getRandomValues(new Int32Array(1))[0]!, ...config }, loaded);
   }
@@ -75,6 +86,7 @@ export class Engine {
     }
     if (command.is !== "load-older") {
       await this.input(command);
+      if (command.is === "close") this.emit([{ is: "view-closed", channel: command.channel }]);
       return null;
     }
     this.lastTicket += 1;
@@ -113,14 +125,17 @@ export class Engine {
     this.hasFailed = true;
     this.timer.set(Infinity, () => {});
     this.hangUp(1000);
-    this.emit([{ is: "connection", state: { is: "stopped", reason: "storage", code: null } }]);
+    this.emit([
+      { is: "storage-failed", isFull: error instanceof Error && error.name === "QuotaExceededError" },
+      { is: "connection", state: { is: "stopped", reason: "storage", code: null } },
+    ]);
     for (const batch of [...batches, ...this.batches.splice(0)]) batch.failed(error);
     for (const answer of this.tickets.values()) answer({ is: "offline" });
     this.tickets.clear();
   }
 
   private carryOut(out: Outputs): void {
-    if (this.socket?.readyState === WebSocket.OPEN) for (const bytes of out.frames) this.socket.send(bytes);
+    if (this.socket?.readyState === OPEN) for (const bytes of out.frames) this.socket.send(bytes);
     for (const command of out.link) this.link(command);
     for (const { ticket, outcome } of out.answers) {
       this.tickets.get(ticket)?.(outcome);
@@ -166,19 +181,27 @@ export class Engine {
       this.tell(isOver(error) ? { is: "token-rejected", connection } : { is: "closed", connection, code: null });
       return;
     }
-    if (connection !== this.core.link.connection) return;
-    const socket = new WebSocket(`${this.session.server.replace(/^http/, "ws")}/v1/ws`, SUBPROTOCOL);
+    if (this.hasFailed || !this.core.link.isCurrent(connection)) return;
+    let socket: WebSocket;
+    try {
+      socket = new this.webSocket(`${this.session.server.replace(/^http/, "ws")}/v1/ws`, SUBPROTOCOL);
+    } catch {
+      // No address of one, or one that this page may not reach.
+      return this.tell({ is: "closed", connection, code: null });
+    }
     this.socket = socket;
     socket.binaryType = "arraybuffer";
     const lost = (code: number | null): void => {
       if (this.socket === socket) this.socket = null;
       this.tell({ is: "closed", connection, code });
     };
-    socket.onopen = () => this.tell({ is: "connected", connection, token });
+    socket.onopen = () => this.tell({ is: "connected", connection, token, wallMs: Date.now() });
     // A text message is no frame: an empty one is refused by the core like any other that is none.
     socket.onmessage = ({ data }: MessageEvent<unknown>) =>
       this.tell({ is: "received", connection, bytes: data instanceof ArrayBuffer ? new Uint8Array(data) : new Uint8Array() });
     socket.onclose = (event) => lost(isConchCode(event.code) ? event.code : null);
+    // Said again by the close that follows; a socket of Node's throws what nobody hears.
+    socket.onerror = () => {};
   }
 
   private hangUp(code: number): void {

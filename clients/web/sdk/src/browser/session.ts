@@ -6,7 +6,7 @@
  */
 
 import type { Id } from "../wire/values.js";
-import { Api, ApiError, type Tokens } from "./api.js";
+import { Api, ApiError, trimmed, type TokenSource, type Tokens } from "./api.js";
 
 interface Stored {
   userId: Id;
@@ -19,12 +19,22 @@ interface Stored {
   refreshToken: string;
 }
 
-/** Seconds before its end a token is exchanged, so that no call is refused for it. */
+/** Milliseconds before its end a token is exchanged, so that no call is refused for it. */
 const EARLY_MS = 60_000;
 
-/** Where tokens are kept. The default is `localStorage`; in a node process an application brings its own. */
+/** Whose a session is, for one that gets its tokens from elsewhere. */
+export interface SessionOwner {
+  userId: Id;
+  deviceId: Id;
+  handle?: string;
+  displayName?: string;
+}
+
+/** Where the tokens of a {@link Session} are kept: {@link localTokenStore}, or an application's own (in Node, say, a file). */
 export interface TokenStore {
+  /** What was saved last; null if there is nothing. */
   load(): string | null;
+  /** Keeps the text, or forgets it (null). */
   save(text: string | null): void;
 }
 
@@ -53,12 +63,19 @@ export function localTokenStore(name: string): TokenStore {
   };
 }
 
+/** Who is logged in on this device, and with what tokens. Made by signing up or logging in, kept over restarts. */
 export class Session {
+  /** `https://host[:port]` of the node. */
+  readonly server: string;
+
   private constructor(
-    readonly server: string,
+    server: string,
     private readonly store: TokenStore,
     private stored: Stored,
-  ) {}
+    private readonly source: TokenSource | null = null,
+  ) {
+    this.server = trimmed(server);
+  }
 
   /** The session that was stored, if there is one. */
   static load(server: string, store: TokenStore): Session | null {
@@ -66,6 +83,17 @@ export class Session {
     return stored && new Session(server, store, stored);
   }
 
+  /**
+   * A session whose access tokens come from an identity provider of the application's own, in place of the node's accounts.
+   * A source that throws {@link ApiError} `unauthenticated` says that the person must log in again.
+   */
+  static withTokens(server: string, owner: SessionOwner, tokens: TokenSource): Session {
+    const { userId, deviceId, handle = "", displayName = "" } = owner;
+    const nothing = { userId, deviceId, handle, displayName, accessToken: "", expiresAtMs: 0, refreshToken: "" };
+    return new Session(server, { load: () => null, save: () => {} }, nothing, tokens);
+  }
+
+  /** Makes an account and logs this device in. Throws {@link ApiError}. */
   static async signUp(
     server: string,
     store: TokenStore,
@@ -74,6 +102,7 @@ export class Session {
     return Session.from(server, store, await new Api(server).signUp(account));
   }
 
+  /** Logs this device in. Throws {@link ApiError}. */
   static async logIn(
     server: string,
     store: TokenStore,
@@ -88,21 +117,26 @@ export class Session {
     return session;
   }
 
+  /** The person's id. */
   get user(): Id {
     return this.stored.userId;
   }
+  /** This device's id. */
   get device(): Id {
     return this.stored.deviceId;
   }
+  /** The name by which people find this person. */
   get handle(): string {
     return this.stored.handle;
   }
+  /** The name that people see. */
   get displayName(): string {
     return this.stored.displayName;
   }
 
   /** An access token; with `not`, another one than that. Throws {@link ApiError}: `unauthenticated` once the session is over. */
   async accessToken(not?: string): Promise<string> {
+    if (this.source) return this.source(not);
     this.reload();
     if (this.isFresh(not)) return this.stored.accessToken;
     return locked(`conch-refresh:${this.stored.deviceId}`, async () => {
@@ -127,12 +161,12 @@ export class Session {
 
   /** Whether tokens are still there: another tab may have logged out. */
   get isOver(): boolean {
-    return read(this.store)?.deviceId !== this.stored.deviceId;
+    return !this.source && read(this.store)?.deviceId !== this.stored.deviceId;
   }
 
   /** Forgets the tokens on this device. */
   forget(): void {
-    if (!this.isOver) this.store.save(null);
+    if (!this.source && !this.isOver) this.store.save(null);
   }
 }
 

@@ -3,23 +3,37 @@
  *
  * `apply` is one transaction: all of its steps or none. Rows are those of `core/persist.ts`. Only the leader among the tabs
  * writes; all tabs read. The outbox is written with strict durability: what a person was told is kept survives a power cut.
+ *
+ * A database that cannot be read is emptied and filled again from the node; unsent messages that can be read stay. (A browser
+ * has no way to set one aside under another name.) One that cannot be opened is left alone: it may open the next time.
  */
 
-import { type Loaded, type MessageRow, type Persist, emptyMeta } from "../core/persist.js";
+import { type ChannelRow, type Loaded, type MessageRow, type Meta, type Persist, emptyMeta } from "../core/persist.js";
+import type { OutboxItem } from "../core/outbox.js";
 import type { Id } from "../wire/values.js";
 
+/**
+ * What a device remembers. {@link openStore} gives the browser's; an application elsewhere (Node, a native shell) may bring its
+ * own, which must keep the promises of each method, because the delivery promise rests on them.
+ */
 export interface Store {
-  /** Whether it survives the tab. */
+  /** Whether it outlives the tab, and is shared by all tabs. */
   readonly isPersistent: boolean;
+  /** Why it does not: storage is denied (private mode), or what is there is of a newer version of this package. */
+  readonly whyMemory?: "denied" | "newer";
+  /** Everything but messages. Called when a tab becomes the one that writes, and again after a failure. */
   load(): Promise<Loaded>;
+  /** Carries out all steps, in their order, or none; resolves when they are durable. */
   apply(steps: Persist[]): Promise<void>;
   /** Up to `limit` events below `before`, ascending; without it the newest. */
   messages(channel: Id, before: number, limit: number): Promise<MessageRow[]>;
+  /** Lets go of it. */
   close(): void;
 }
 
 const VERSION = 1;
 const LAST_SEQ = 0xffff_ffff;
+const TABLES = ["meta", "channels", "messages", "outbox"];
 
 type MessageRecord = MessageRow & { seq: number };
 
@@ -39,29 +53,98 @@ function result<T>(request: IDBRequest<T>): Promise<T> {
 
 const ofChannel = (channel: Id): IDBKeyRange => IDBKeyRange.bound([channel, 0], [channel, LAST_SEQ]);
 
+const isId = (it: unknown): it is Id => typeof it === "string" && /^\d{1,19}$/.test(it);
+const isObject = (it: unknown): it is Record<string, unknown> => typeof it === "object" && it !== null;
+const areNumbers = (row: Record<string, unknown>, names: string[]): boolean => names.every((name) => typeof row[name] === "number");
+
+function isMeta(it: unknown): it is Meta {
+  return (
+    isObject(it) && (it["user"] === null || isId(it["user"])) && (it["session"] === null || isId(it["session"])) &&
+    areNumbers(it, ["generation"]) && it["syncToken"] instanceof Uint8Array && isObject(it["listing"])
+  );
+}
+
+function isChannelRow(it: unknown): it is ChannelRow {
+  return isObject(it) && isId(it["channel"]) && isObject(it["marks"]) && areNumbers(it, ["firstSeq", "base", "have", "head", "used"]);
+}
+
+function isOutboxItem(it: unknown): it is OutboxItem {
+  return (
+    isObject(it) && areNumbers(it, ["id", "kind", "flags", "createdMs"]) && isId(it["channel"]) &&
+    typeof it["key"] === "string" && /^[0-9a-f]{32}$/.test(it["key"]) && it["tail"] instanceof Uint8Array
+  );
+}
+
 class DatabaseStore implements Store {
   readonly isPersistent = true;
+  /** The browser has closed it: it failed below, or somebody cleared it. */
+  private isLost = false;
 
-  constructor(private readonly database: IDBDatabase) {}
+  constructor(
+    private readonly name: string,
+    private database: IDBDatabase,
+  ) {
+    this.watch();
+  }
+
+  private watch(): void {
+    // Log-out in another tab deletes the database: let it.
+    this.database.onversionchange = () => this.database.close();
+    this.database.onclose = () => (this.isLost = true);
+  }
 
   async load(): Promise<Loaded> {
-    const transaction = this.database.transaction(["meta", "channels", "outbox"]);
-    const [meta, channels, outbox] = await Promise.all([
-      result(transaction.objectStore("meta").get("meta")),
-      result(transaction.objectStore("channels").getAll()),
-      result(transaction.objectStore("outbox").getAll()),
-    ]);
-    return { meta: meta ?? emptyMeta(), channels, outbox };
+    if (this.isLost) {
+      this.database = await openDatabase(this.name);
+      this.isLost = false;
+      this.watch();
+    }
+    try {
+      const transaction = this.database.transaction(["meta", "channels", "outbox"]);
+      const [meta, channels, outbox] = (await Promise.all([
+        result(transaction.objectStore("meta").get("meta")),
+        result(transaction.objectStore("channels").getAll()),
+        result(transaction.objectStore("outbox").getAll()),
+      ])) as [unknown, unknown[], unknown[]];
+      const isWhole = (meta === undefined || isMeta(meta)) && channels.every(isChannelRow) && outbox.every(isOutboxItem);
+      if (isWhole) return { meta: (meta as Meta | undefined) ?? emptyMeta(), channels: channels as ChannelRow[], outbox };
+    } catch (error) {
+      if (this.isLost || !isUnreadable(error)) throw error;
+    }
+    return this.rebuild();
+  }
+
+  /** Empties the tables; what was written here and can be read stays. */
+  private async rebuild(): Promise<Loaded> {
+    const outbox: OutboxItem[] = [];
+    const keys = await result(this.database.transaction("outbox").objectStore("outbox").getAllKeys());
+    for (const key of keys) {
+      // One by one, so that one that cannot be read does not take the others with it.
+      const item: unknown = await result(this.database.transaction("outbox").objectStore("outbox").get(key)).catch(() => null);
+      if (isOutboxItem(item)) outbox.push(item);
+    }
+    const old: unknown = await result(this.database.transaction("meta").objectStore("meta").get("meta")).catch(() => null);
+    const meta = emptyMeta();
+    // Whose it is, and the session that the next one replaces, so that its late frames are refused.
+    if (isObject(old) && isId(old["user"])) meta.user = old["user"];
+    if (isObject(old) && isId(old["session"])) meta.session = old["session"];
+    const transaction = this.database.transaction(TABLES, "readwrite", { durability: "strict" });
+    const ended = done(transaction);
+    for (const table of TABLES) transaction.objectStore(table).clear();
+    for (const item of outbox) transaction.objectStore("outbox").put(item);
+    transaction.objectStore("meta").put(meta, "meta");
+    await ended;
+    return { meta, channels: [], outbox, rebuilt: { unsentKept: outbox.length, unsentLost: keys.length - outbox.length } };
   }
 
   async apply(steps: Persist[]): Promise<void> {
     const isOutbox = steps.some((step) => "put" in step && step.put === "outbox");
-    const transaction = this.database.transaction(["meta", "channels", "messages", "outbox"], "readwrite", {
+    const transaction = this.database.transaction(TABLES, "readwrite", {
       durability: isOutbox ? "strict" : "relaxed",
     });
     const ended = done(transaction);
     try {
-      const [meta, channels, messages, outbox] = ["meta", "channels", "messages", "outbox"].map((name) => transaction.objectStore(name));
+      const [meta, channels, messages, outbox] = TABLES.map((name) => transaction.objectStore(name));
       for (const step of steps) {
         if ("put" in step) {
           if (step.put === "meta") meta!.put(step.meta, "meta");
@@ -110,6 +193,8 @@ class MemoryStore implements Store {
   readonly isPersistent = false;
   private readonly rows = new Map<Id, Map<number, MessageRow>>();
 
+  constructor(readonly whyMemory: "denied" | "newer") {}
+
   load(): Promise<Loaded> {
     return Promise.resolve({ meta: emptyMeta(), channels: [], outbox: [] });
   }
@@ -138,26 +223,32 @@ class MemoryStore implements Store {
   close(): void {}
 }
 
-/** Opens the database of this name; in memory if the browser denies one. */
+/** What a stored value that cannot be read back raises; other errors say nothing about what is stored. */
+const isUnreadable = (error: unknown): boolean =>
+  error instanceof DOMException && ["DataError", "DataCloneError", "NotReadableError", "NotFoundError"].includes(error.name);
+
+function openDatabase(name: string): Promise<IDBDatabase> {
+  const request = indexedDB.open(name, VERSION);
+  request.onupgradeneeded = () => {
+    const database = request.result;
+    database.createObjectStore("meta");
+    database.createObjectStore("channels", { keyPath: "channel" });
+    database.createObjectStore("messages", { keyPath: ["channel", "seq"] });
+    database.createObjectStore("outbox", { keyPath: "id" });
+  };
+  return result(request);
+}
+
+/** Opens the database of this name; in memory if the browser denies one, or if a newer version of this package made it. */
 export async function openStore(name: string): Promise<Store> {
   try {
-    const request = indexedDB.open(name, VERSION);
-    request.onupgradeneeded = () => {
-      const database = request.result;
-      database.createObjectStore("meta");
-      database.createObjectStore("channels", { keyPath: "channel" });
-      database.createObjectStore("messages", { keyPath: ["channel", "seq"] });
-      database.createObjectStore("outbox", { keyPath: "id" });
-    };
-    const database = await result(request);
-    // Log-out in another tab deletes the database: let it.
-    database.onversionchange = () => database.close();
-    return new DatabaseStore(database);
-  } catch {
-    return new MemoryStore();
+    return new DatabaseStore(name, await openDatabase(name));
+  } catch (error) {
+    return new MemoryStore(error instanceof DOMException && error.name === "VersionError" ? "newer" : "denied");
   }
 }
 
+/** Removes the database of this name, with everything in it. */
 export async function deleteStore(name: string): Promise<void> {
   try {
     await result(indexedDB.deleteDatabase(name));

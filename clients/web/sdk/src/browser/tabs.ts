@@ -117,6 +117,11 @@ export class Tabs {
     this.handler.onEvents(events);
   }
 
+  /** Everything may be another now: what the leader knows, to all other tabs. */
+  renewed(): void {
+    if (this.leader) this.post({ is: "here", snapshot: this.leader.snapshot(), to: null });
+  }
+
   over(): void {
     this.post({ is: "over" });
   }

@@ -78,8 +78,8 @@ export const defaultConfig: Config = {
 export type Input =
   /** Connect, and stay connected. Also after the state `stopped`, once what stopped it is mended. */
   | { is: "start" }
-  /** The transport of `connection` is open, and this is the token to use on it. */
-  | { is: "connected"; connection: number; token: string }
+  /** The transport of `connection` is open, this is the token to use on it, and `wallMs` since 1970 is this device's time. */
+  | { is: "connected"; connection: number; token: string; wallMs: number }
   /** One WebSocket message: whole frames. */
   | { is: "received"; connection: number; bytes: Uint8Array }
   /** The transport is gone or did not come to be; `code` if the node said one. */
@@ -131,6 +131,8 @@ export class Core {
   /** Channels that the application shows. */
   readonly shown = new Set<Id>();
   used = 0;
+  /** This device's time when the connection was opened; see {@link Outbox.onAnswers}. */
+  wallMs = 0;
   /** Channels of a full listing that still start with events. Over connections: a listing may be cut in the middle. */
   firstSights: number;
 
@@ -158,6 +160,7 @@ export class Core {
         onStart(this);
         break;
       case "connected":
+        this.wallMs = input.wallMs;
         onConnected(this, now, input.connection, input.token);
         break;
       case "received":

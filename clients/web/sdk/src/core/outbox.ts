@@ -37,7 +37,7 @@ export interface OutboxItem {
   /** TABLE or nothing; RETRY is added on the way out. */
   flags: number;
   tail: Uint8Array;
-  /** When it was written, ms since 1970 by this device's clock; for display only. */
+  /** When it was written, ms since 1970 by this device's clock. */
   createdMs: number;
   /** Why the node has it not and never will. It stays, out of its lane, until the person dismisses it. */
   refused?: number;
@@ -164,19 +164,30 @@ export class Outbox {
     return this.asked;
   }
 
-  /** WELCOME's answers, by index. One without an answer stays unknown. */
-  onAnswers(answers: PendingAnswer[]): Settled[] {
+  /**
+   * WELCOME's answers, by index. One without an answer stays unknown. What may have arrived and was written before
+   * `keysFrom` (ms since 1970, this device's clock) is given up if it is not stored: the node may have forgotten its key, and
+   * would store it a second time (P-029).
+   */
+  onAnswers(answers: PendingAnswer[], keysFrom: number): Settled[] {
     const settled: Settled[] = [];
     this.asked.forEach(({ channel, key }, i) => {
       const answer = answers[i];
       const at = this.lanes.get(channel)?.waiting.findIndex((it) => it.item.key === key) ?? -1;
       if (at < 0 || !answer) return;
-      if (answer.state === "absent") this.lanes.get(channel)!.waiting[at]!.attempt = null;
+      const waiting = this.lanes.get(channel)!.waiting[at]!;
+      // Of a key that may be forgotten *absent* says nothing.
+      if (answer.state === "absent" && waiting.item.createdMs >= keysFrom) waiting.attempt = null;
       if (answer.state === "stored") {
         settled.push({ item: this.remove(channel, at), ack: { seq: answer.seq, timeMs: answer.timeMs, flags: 1 } });
       }
     });
     this.asked = [];
+    for (const [channel, lane] of [...this.lanes]) {
+      for (const { item } of lane.waiting.filter((it) => it.attempt !== null && it.item.createdMs < keysFrom)) {
+        settled.push({ item: this.remove(channel, lane.waiting.findIndex((it) => it.item === item)), code: Code.outcomeUnknown });
+      }
+    }
     return settled;
   }
 

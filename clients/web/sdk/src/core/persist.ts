@@ -75,6 +75,8 @@ export interface Loaded {
   channels: ChannelRow[];
   /** In the order of their ids. */
   outbox: OutboxItem[];
+  /** It could not be read, and was emptied but for so many messages that still wait to be sent. */
+  rebuilt?: { unsentKept: number; unsentLost: number };
 }
 
 export const emptyMeta = (): Meta => ({

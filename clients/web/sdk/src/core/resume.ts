@@ -8,7 +8,7 @@
  */
 
 import { Code } from "../wire/codes.js";
-import { HELLO_CURSORS_MAX } from "../wire/limits.js";
+import { HELLO_CURSORS_MAX, KEY_KEPT_MS } from "../wire/limits.js";
 import type { WelcomeFrame } from "../wire/server-frame.js";
 import type { Cursor } from "../wire/values.js";
 import type { Ms } from "./backoff.js";
@@ -67,7 +67,7 @@ export function onWelcome(core: Core, now: Ms, welcome: WelcomeFrame): void {
   core.meta.session = welcome.session;
   core.saveMeta();
   onOnline(core, now, welcome.limits);
-  for (const settled of core.outbox.onAnswers(welcome.pending)) onSettled(core, now, settled);
+  for (const settled of core.outbox.onAnswers(welcome.pending, core.wallMs - KEY_KEPT_MS)) onSettled(core, now, settled);
   // An event that was held may be free now that the pending sends are settled.
   for (const id of core.known.keys()) place(core, now, id);
   core.sync.onWelcome(welcome.inboxPosition, now + CURSORS_WAIT_MS);

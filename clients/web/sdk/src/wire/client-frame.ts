@@ -3,12 +3,13 @@
 import { Builder } from "flatbuffers";
 import { AuthRefresh } from "../generated/conch/auth-refresh.js";
 import { Hello } from "../generated/conch/hello.js";
+import { MessageBody } from "../generated/conch/message-body.js";
 import { OpenCursor } from "../generated/conch/open-cursor.js";
 import { PendingSend } from "../generated/conch/pending-send.js";
 import { Sync } from "../generated/conch/sync.js";
 import { U64 } from "../generated/conch/u64.js";
 import { HEADER_BYTES } from "./limits.js";
-import { type Cursor, type Id, type MessageKey, type PendingSend as Question, fromHex, halves } from "./values.js";
+import { type Cursor, type Id, type MessageKey, type PendingSend as Question, TABLE, fromHex, halves } from "./values.js";
 
 export interface HelloFrame {
   is: "hello";
@@ -186,4 +187,20 @@ export function encodeClientFrame(frame: ClientFrame): Uint8Array {
     case "goodbye":
       return framed(0x13, 0, 0)[0];
   }
+}
+
+/** A text as the tail of a message, with its flags: bare, or with a table behind it when there is more to say. */
+export function textTail(text: string, mentions: Id[]): { flags: number; tail: Uint8Array } {
+  const bytes = new TextEncoder().encode(text);
+  if (mentions.length === 0) return { flags: 0, tail: bytes };
+  const b = new Builder(64);
+  MessageBody.startMentionsVector(b, mentions.length);
+  for (const user of mentions.toReversed()) U64.createU64(b, ...halves(user));
+  b.finish(MessageBody.createMessageBody(b, b.endVector()));
+  const table = b.asUint8Array();
+  const tail = new Uint8Array(4 + bytes.length + table.length);
+  new DataView(tail.buffer).setUint32(0, bytes.length, true);
+  tail.set(bytes, 4);
+  tail.set(table, 4 + bytes.length);
+  return { flags: TABLE, tail };
 }
