@@ -12,10 +12,10 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use conch_loadtest::http::{Api, Login};
 use conch_loadtest::node::{LIFTED_LIMITS, Node, NodePlan};
-use conch_loadtest::raw::{Draft, RawClient};
+use conch_loadtest::raw::{Draft, RawClient, Transport};
 use conch_wire::frame::{Hello, PushMode, Welcome};
 use conch_wire::{Alias, ChannelId, MessageKey, limits};
 use tempfile::TempDir;
@@ -37,6 +37,13 @@ impl Place {
     /// A place for a node with lifted limits.
     pub fn new() -> Result<Place> {
         Place::with_config(LIFTED_LIMITS)
+    }
+
+    /// A place for a node with lifted limits that speaks QUIC too.
+    pub fn with_quic() -> Result<Place> {
+        let mut place = Place::new()?;
+        place.plan = place.plan.with_quic();
+        Ok(place)
     }
 
     /// A place for a node with this configuration file.
@@ -90,12 +97,40 @@ pub struct Pair {
 impl Pair {
     /// Signs both up and opens their channel.
     pub async fn meet(node: &Node) -> Result<Pair> {
+        Pair::named(node, "ann", "ben").await
+    }
+
+    /// The same under other handles.
+    pub async fn named(node: &Node, ann: &str, ben: &str) -> Result<Pair> {
         let api = api(node);
-        let ann = api.sign_up("ann", PASSWORD).await?;
-        let ben = api.sign_up("ben", PASSWORD).await?;
+        let ann = api.sign_up(ann, PASSWORD).await?;
+        let ben = api.sign_up(ben, PASSWORD).await?;
         let channel = api.direct(&ann.access_token, ben.user).await?;
         Ok(Pair { ann, ben, channel })
     }
+}
+
+/// A value of the node's metrics, summed over the labels that `name` leaves open: a metric's name, or its name and the
+/// beginning of its labels.
+pub async fn metric(node: &Node, name: &str) -> Result<f64> {
+    let address = node.ready().metrics.clone().context("a metrics listener")?;
+    let answer = Api::new(format!("http://{address}"))
+        .send(reqwest::Method::GET, "/metrics", None, None)
+        .await?;
+    let text = answer.text().await?;
+    let plain = name.split('{').next().unwrap_or(name);
+    ensure!(text.contains(plain), "no metric {plain}");
+    let values = text
+        .lines()
+        .filter(|line| line.starts_with(name))
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+    Ok(values.sum())
+}
+
+/// Connections that the node closed for `reason`.
+pub async fn closed_for(node: &Node, reason: &str) -> Result<f64> {
+    let total = "conch_gateway_connections_closed_total";
+    metric(node, &format!("{total}{{reason=\"{reason}\"")).await
 }
 
 /// A HELLO of a fresh device.
@@ -116,6 +151,18 @@ pub async fn connect(node: &Node, login: &Login) -> Result<(RawClient, Welcome)>
         .context("connect")
 }
 
+/// Connects a fresh device over this transport.
+pub async fn connect_over(
+    node: &Node,
+    login: &Login,
+    transport: Transport,
+) -> Result<(RawClient, Welcome)> {
+    let endpoint = node.doors().endpoint(transport)?;
+    RawClient::open_at(&endpoint, hello(login))
+        .await
+        .with_context(|| format!("connect over {transport}"))
+}
+
 /// Connects a fresh device and opens a channel under `alias`.
 pub async fn enter(
     node: &Node,
@@ -123,10 +170,21 @@ pub async fn enter(
     channel: ChannelId,
     alias: Alias,
 ) -> Result<RawClient> {
+    enter_over(node, login, channel, alias, Transport::WebSocket).await
+}
+
+/// The same over this transport.
+pub async fn enter_over(
+    node: &Node,
+    login: &Login,
+    channel: ChannelId,
+    alias: Alias,
+    transport: Transport,
+) -> Result<RawClient> {
     // An event that is on its way when the session registers opens the channel under an alias of the node's choosing
     // (P-021); a test that wants its own alias comes in again behind it.
     for _ in 0..20 {
-        let (mut client, _) = connect(node, login).await?;
+        let (mut client, _) = connect_over(node, login, transport).await?;
         client.first_changes().await?;
         let opened = client.open_fresh(channel, alias).await?;
         if opened.alias == alias {

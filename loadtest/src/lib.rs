@@ -1,6 +1,7 @@
 //! What judges a Conch node from the outside: the checker of the delivery promise, the driver that starts and kills real
 //! nodes, and a plain protocol client.
 pub mod app;
+pub mod bad_network;
 pub mod chaos;
 pub mod checker;
 pub mod device;

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use conch_e2e::{PASSWORD, Pair, Place, SOON, api, connect, enter, hello, key, message};
+use conch_e2e::{PASSWORD, Pair, Place, SOON, api, connect, enter, hello, key, message, metric};
 use conch_loadtest::http::{Api, Login};
-use conch_loadtest::node::Node;
 use conch_loadtest::raw::{Answer, Draft, RawClient};
 use conch_wire::frame::{PushMode, SyncRow};
 use conch_wire::{ChannelId, ClientFrame, ServerFrame, limits};
@@ -53,22 +52,6 @@ async fn groups(api: &Api, owner: &Login, guest: &Login, count: usize) -> Result
         .try_collect()
         .await
         .context("make groups")
-}
-
-/// A counter of the node's metrics, summed over its labels.
-async fn metric(node: &Node, name: &str) -> Result<f64> {
-    let address = node.ready().metrics.clone().context("a metrics listener")?;
-    let answer = Api::new(format!("http://{address}"))
-        .send(reqwest::Method::GET, "/metrics", None, None)
-        .await?;
-    let text = answer.text().await?;
-    let values = text
-        .lines()
-        .filter(|line| line.starts_with(name))
-        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
-    let mut found = values.peekable();
-    ensure!(found.peek().is_some(), "no metric {name}");
-    Ok(found.sum())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

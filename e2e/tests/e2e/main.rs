@@ -18,3 +18,4 @@ mod restore;
 mod sdk;
 mod serve;
 mod slow_reader;
+mod sweep;

@@ -2,7 +2,7 @@
 //!
 //! Several people with two devices each, half of all devices on each transport, write into direct channels and groups. The
 //! node is killed with -9 at random moments, at failpoints on the way of a message, and several times in a row while it
-//! starts. Everything passes a bad network ([`network`]): loss, delay, repetition, holes, resets, changed addresses.
+//! starts. Everything passes a bad network ([`weather`]): loss, delay, repetition, holes, resets, changed addresses.
 //! Devices vanish for moments, send the same message from two devices at once, and move read marks. Groups are made, and
 //! people added, removed and leave, all the while ([`steward`]). At the end the node runs undisturbed; everything must settle,
 //! every device must be complete without another message, and all histories are read in full.
@@ -12,10 +12,10 @@
 //! reason than our kill fails the run.
 
 mod fault;
-mod network;
 mod report;
 mod steward;
 mod talk;
+mod weather;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -30,16 +30,17 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::app::AppPlan;
+use crate::bad_network::BadNetwork;
 use crate::checker::{Checker, Observed};
 use crate::device::{Device, DevicePlan, SharedChecker};
 use crate::http::{Api, Login};
 use crate::node::{Node, NodePlan};
 use crate::raw::{Doors, RawClient, Transport};
 use fault::Fault;
-use network::{Network, Storms, Weather};
 pub use report::ChaosReport;
 use steward::{Group, Rooms, Steward};
 use talk::{Participant, Talker};
+use weather::{Storms, Weather};
 
 /// How a run goes.
 #[derive(Clone, Debug)]
@@ -63,6 +64,8 @@ pub struct ChaosPlan {
     pub quic: bool,
 }
 
+/// Where the proxies listen.
+const HOST: [u8; 2] = [0, 2];
 /// How long everything may take to settle once node and network are undisturbed: an SDK that sits on a dead connection
 /// notices after the protocol's 45 s of silence.
 const SETTLE: Duration = Duration::from_secs(90);
@@ -95,7 +98,7 @@ pub async fn run(plan: &ChaosPlan) -> Result<ChaosReport> {
     }
     let node = node_plan.start().await.context("the first start")?;
     node_plan.quic = node.ready().quic.clone();
-    let network = Network::start(plan.seed, plan.loss, &node).await?;
+    let network = BadNetwork::start(HOST, plan.seed, weather::profile(plan.loss), &node).await?;
     let checker: SharedChecker = Arc::new(Mutex::new(Checker::new()));
     let people = populate(&node, plan.people, &checker).await?;
     let (doors, open_doors) = watch::channel(Some(network.lead_to(&node)?));
@@ -135,7 +138,8 @@ pub async fn run(plan: &ChaosPlan) -> Result<ChaosReport> {
             bail!("the steward gave up: {:?}", ended.map(|it| it.map(|_| ())));
         }
     };
-    network.clear_up();
+    // Loss and delay go on.
+    network.proxies().for_each(conch_impair::Proxy::heal);
     for talker in &talkers {
         talker.abort();
     }
@@ -237,7 +241,7 @@ async fn start_devices(
     people: &[Person],
     checker: &SharedChecker,
     doors: &watch::Receiver<Option<Doors>>,
-    network: &Network,
+    network: &BadNetwork,
 ) -> Result<Vec<(Participant, Transport)>> {
     let mut devices = Vec::new();
     for (index, person) in people.iter().enumerate() {
@@ -288,7 +292,7 @@ fn transports(person: usize, quic: bool) -> [Transport; 2] {
 struct Outside<'a> {
     plan: &'a ChaosPlan,
     node_plan: &'a NodePlan,
-    network: &'a Network,
+    network: &'a BadNetwork,
     doors: &'a watch::Sender<Option<Doors>>,
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use conch_impair::Seen;
 
 use super::ChaosPlan;
-use super::network::Storms;
+use super::weather::Storms;
 use crate::app::AppTally;
 use crate::checker::Verdict;
 use crate::device::state::Tally;
