@@ -64,7 +64,7 @@ pub struct HttpSettings {
     pub allowed_origins: Vec<String>,
 }
 
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuicSettings {
     /// UDP address of QUIC; none: QUIC is off.
@@ -73,6 +73,10 @@ pub struct QuicSettings {
     pub tls_cert: Option<PathBuf>,
     /// PEM file with the private key.
     pub tls_key: Option<PathBuf>,
+    /// Handshakes under way at once; more are refused.
+    pub handshakes_max: usize,
+    /// With more handshakes than this under way, clients must show their address first (Retry).
+    pub retry_above: usize,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -133,6 +137,8 @@ pub struct LimitSettings {
     pub log_ins_per_min_address: u32,
     /// Connections at once; more are closed on accept.
     pub connections_max: usize,
+    /// Connections at once from one address (IPv6: one /64).
+    pub connections_per_address_max: usize,
 }
 
 /// How logs look.
@@ -188,6 +194,18 @@ impl Default for HttpSettings {
     }
 }
 
+impl Default for QuicSettings {
+    fn default() -> Self {
+        QuicSettings {
+            listen: None,
+            tls_cert: None,
+            tls_key: None,
+            handshakes_max: 1_000,
+            retry_above: 100,
+        }
+    }
+}
+
 impl Default for MetricsSettings {
     fn default() -> Self {
         MetricsSettings {
@@ -229,6 +247,7 @@ impl Default for LimitSettings {
             log_ins_per_min_account: 5,
             log_ins_per_min_address: 5,
             connections_max: 100_000,
+            connections_per_address_max: 2_000,
         }
     }
 }
@@ -268,6 +287,7 @@ impl Settings {
             http_per_user: rate(1_000, 5_000),
             log_ins_per_min_account: 10_000,
             log_ins_per_min_address: 10_000,
+            connections_per_address_max: settings.limits.connections_max,
             ..settings.limits
         };
         settings

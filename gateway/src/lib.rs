@@ -7,6 +7,7 @@
 //!
 //! Channels and users are the owners', behind `conch_router::Router`; nothing here writes the message store.
 
+pub mod admission;
 pub mod auth;
 pub mod bucket;
 pub mod cli;

@@ -51,6 +51,14 @@ names! {
     COLLAPSED_TOTAL = "conch_gateway_events_collapsed_total", describe_counter, Unit::Count;
     /// Errors of accepting a connection (descriptors used up, most of all).
     ACCEPT_ERRORS_TOTAL = "conch_gateway_accept_errors_total", describe_counter, Unit::Count;
+    /// Connections refused before they were one, by reason (`node_full`, `address_full`, `handshakes`, `rate`, `stopping`).
+    REFUSED_TOTAL = "conch_gateway_connections_refused_total", describe_counter, Unit::Count;
+    /// Connections on QUIC whose handshake is done.
+    QUIC_CONNECTIONS = "conch_gateway_quic_connections", describe_gauge, Unit::Count;
+    /// QUIC handshakes under way.
+    QUIC_HANDSHAKES = "conch_gateway_quic_handshakes", describe_gauge, Unit::Count;
+    /// Clients that were asked to show their address first.
+    QUIC_RETRIES_TOTAL = "conch_gateway_quic_retries_total", describe_counter, Unit::Count;
     /// HTTP requests answered, by route and class of status.
     HTTP_REQUESTS_TOTAL = "conch_gateway_http_requests_total", describe_counter, Unit::Count;
     /// Time to answer an HTTP request.
@@ -117,6 +125,66 @@ pub fn collapsed(events: u64) {
 
 pub fn accept_error() {
     counter!(ACCEPT_ERRORS_TOTAL).increment(1);
+}
+
+/// Why a connection did not become one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// The node has as many as it may.
+    NodeFull,
+    /// The address has as many as it may.
+    AddressFull,
+    /// Too many handshakes are under way.
+    Handshakes,
+    /// The address begins too many in too short a time.
+    Rate,
+    Stopping,
+}
+
+pub fn connection_refused(refusal: Refusal) {
+    let reason = match refusal {
+        Refusal::NodeFull => "node_full",
+        Refusal::AddressFull => "address_full",
+        Refusal::Handshakes => "handshakes",
+        Refusal::Rate => "rate",
+        Refusal::Stopping => "stopping",
+    };
+    counter!(REFUSED_TOTAL, "reason" => reason).increment(1);
+}
+
+pub fn quic_handshake_began() {
+    gauge!(QUIC_HANDSHAKES).increment(1.0);
+}
+
+pub fn quic_handshake_ended() {
+    gauge!(QUIC_HANDSHAKES).decrement(1.0);
+}
+
+pub fn quic_retried() {
+    counter!(QUIC_RETRIES_TOTAL).increment(1);
+}
+
+/// Counts a connection on QUIC for as long as it lives.
+#[derive(Debug)]
+pub struct LiveQuic(());
+
+impl LiveQuic {
+    pub fn new() -> LiveQuic {
+        gauge!(QUIC_CONNECTIONS).increment(1.0);
+        LiveQuic(())
+    }
+}
+
+impl Default for LiveQuic {
+    fn default() -> Self {
+        LiveQuic::new()
+    }
+}
+
+impl Drop for LiveQuic {
+    fn drop(&mut self) {
+        gauge!(QUIC_CONNECTIONS).decrement(1.0);
+    }
 }
 
 /// `route` is a template of ours, never a path from outside.

@@ -17,10 +17,10 @@ use conch_store::accounts::Accounts;
 use conch_store::embedded::{EmbeddedOptions, EmbeddedStore};
 use conch_wire::Code;
 use secrecy::SecretSlice;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::Connections;
 use crate::auth::Gate;
 use crate::auth::passwords::Passwords;
 use crate::auth::tokens::Tokens;
@@ -38,6 +38,8 @@ use crate::ready::Ready;
 use crate::session::state::SessionConfig;
 use crate::session::sync_token::InboxIdentity;
 use crate::session::task::Edge;
+use crate::tls::keys::Keys;
+use crate::tls::tickets::Tickets;
 use crate::tls::{Certificate, TlsError, development};
 
 /// File of the accounts database in a data folder.
@@ -111,19 +113,29 @@ impl Node {
     pub async fn start(settings: Settings, parts: Parts) -> Result<Node, Failure> {
         let metrics_handle = crate::prometheus::installed();
         let certificate = certificate_of(&settings.http.tls_cert, &settings.http.tls_key)?;
+        let keys = Keys::of(&parts.secret);
         let tls = match &certificate {
-            Some(certificate) => Some(Arc::new(certificate.for_https()?)),
+            Some(certificate) => {
+                let tickets = Tickets::for_https(keys.clone(), parts.clock.clone());
+                Some(Arc::new(certificate.for_https(Arc::new(tickets))?))
+            }
             None => None,
         };
-        let connections_max = settings.limits.connections_max.min(Semaphore::MAX_PERMITS);
-        let connections = Arc::new(Semaphore::new(connections_max));
+        let connections = Connections::new(
+            settings.limits.connections_max,
+            settings.limits.connections_per_address_max,
+        );
         let mut certificates = Vec::from_iter(certificate);
         let quic = match settings.quic.listen {
-            Some(at) => Some(bind_quic(at, &settings, &mut certificates, &connections)?),
+            Some(at) => {
+                let bound = bind_quic(at, &settings, &parts, keys, &mut certificates, &connections);
+                Some(bound?)
+            }
             None => None,
         };
         let (quic, facts) = quic.unzip();
-        let api = Arc::new(api_of(&settings, parts, tls.is_some(), facts));
+        let api = api_of(&settings, parts, tls.is_some(), connections.clone(), facts);
+        let api = Arc::new(api);
         let (accepting, running) = (CancellationToken::new(), CancellationToken::new());
         let bind_failed = |name: &'static str, at: SocketAddr| Failure::io(format!("{name} {at}"));
         let http = Listener::bind(
@@ -131,6 +143,7 @@ impl Node {
             routes(api.clone()),
             tls.clone(),
             connections,
+            settings.http.behind_proxy,
         )
         .await
         .map_err(bind_failed("http.listen", settings.http.listen))?;
@@ -138,7 +151,8 @@ impl Node {
             settings.metrics.listen,
             crate::prometheus::routes(metrics_handle.clone(), api.clone()),
             None,
-            Arc::new(Semaphore::new(64)),
+            Connections::new(64, 64),
+            false,
         )
         .await
         .map_err(bind_failed("metrics.listen", settings.metrics.listen))?;
@@ -175,6 +189,11 @@ impl Node {
         }
         node.api.ready.store(true, Ordering::Release);
         Ok(node)
+    }
+
+    /// The port of QUIC, if there is one.
+    pub fn quic_listener(&self) -> Option<&QuicListener> {
+        self.quic.as_ref()
     }
 
     /// Where QUIC is spoken, if it is.
@@ -271,22 +290,31 @@ fn certificate_of(
 fn bind_quic(
     at: SocketAddr,
     settings: &Settings,
+    parts: &Parts,
+    keys: Keys,
     certificates: &mut Vec<Arc<Certificate>>,
-    connections: &Arc<Semaphore>,
+    connections: &Connections,
 ) -> Result<(QuicListener, QuicFacts), Failure> {
     certificates.extend(certificate_of(
         &settings.quic.tls_cert,
         &settings.quic.tls_key,
     )?);
+    let tickets = Arc::new(Tickets::for_quic(keys.clone(), parts.clock.clone()));
     let (tls, certificate_sha256) = match certificates.last() {
-        Some(certificate) => (certificate.for_quic()?, None),
+        Some(certificate) => (certificate.for_quic(tickets)?, None),
         None => {
             let (certificate, digest) = development::certificate()?;
-            (certificate.for_quic()?, Some(digest))
+            (certificate.for_quic(tickets)?, Some(digest))
         }
     };
+    let identity = parts.store.identity();
+    let node = format!(
+        "{} {} {}",
+        settings.node.name, identity.generation, identity.inbox_incarnation
+    );
     let failed = || Failure::io(format!("quic.listen {at}"));
-    let listener = QuicListener::bind(at, tls, connections.clone()).map_err(failed())?;
+    let listener = QuicListener::bind(at, &settings.quic, tls, &keys, &node, connections.clone())
+        .map_err(failed())?;
     let facts = QuicFacts {
         address: listener.address().map_err(failed())?,
         certificate_sha256,
@@ -294,7 +322,13 @@ fn bind_quic(
     Ok((listener, facts))
 }
 
-fn api_of(settings: &Settings, parts: Parts, tls: bool, quic: Option<QuicFacts>) -> Api {
+fn api_of(
+    settings: &Settings,
+    parts: Parts,
+    tls: bool,
+    connections: Connections,
+    quic: Option<QuicFacts>,
+) -> Api {
     let identity = parts.store.identity();
     let hub = Hub::new(parts.clock.clone());
     let router_config = RouterConfig {
@@ -332,6 +366,7 @@ fn api_of(settings: &Settings, parts: Parts, tls: bool, quic: Option<QuicFacts>)
         accounts: parts.accounts,
         passwords: Passwords::new(cores),
         limiter: Limiter::new(&settings.limits),
+        connections,
         scheme: match (tls, settings.http.behind_proxy) {
             (true, _) => Scheme::Https,
             (false, true) => Scheme::Either,

@@ -22,12 +22,12 @@ use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::caller::Peer;
+use crate::admission::{AddressPlace, Connections, Place};
 use crate::metrics;
 
 /// Headers, and a TLS handshake, must be complete within this.
@@ -38,6 +38,9 @@ const HEADER_BYTES_MAX: usize = 16_384;
 const SEND_BUFFER_BYTES: usize = 32_768;
 /// First and longest pause after a failed accept.
 const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+
+/// What a connection holds while it is open.
+type Places = (Place, Option<AddressPlace>);
 
 /// Where requests go.
 #[derive(Clone, Debug)]
@@ -63,7 +66,9 @@ pub struct Listener {
     socket: TcpListener,
     routes: axum::Router,
     tls: Option<Arc<ServerConfig>>,
-    connections: Arc<Semaphore>,
+    connections: Connections,
+    /// The peer is a proxy on this machine: clients' addresses are known later.
+    behind_proxy: bool,
 }
 
 impl Listener {
@@ -72,13 +77,15 @@ impl Listener {
         address: SocketAddr,
         routes: axum::Router,
         tls: Option<Arc<ServerConfig>>,
-        connections: Arc<Semaphore>,
+        connections: Connections,
+        behind_proxy: bool,
     ) -> std::io::Result<Listener> {
         Ok(Listener {
             socket: TcpListener::bind(address).await?,
             routes,
             tls,
             connections,
+            behind_proxy,
         })
     }
 
@@ -99,11 +106,10 @@ impl Listener {
             match accepted {
                 Ok((stream, peer)) => {
                     pause = BACK_OFF.0;
-                    let Ok(permit) = self.connections.clone().try_acquire_owned() else {
-                        metrics::accept_error();
+                    let Some(places) = self.try_enter(peer.ip()) else {
                         continue;
                     };
-                    requests.spawn(self.connection(stream, peer.ip(), permit, stop.clone()));
+                    requests.spawn(self.connection(stream, peer.ip(), places, stop.clone()));
                 }
                 // The client was gone before it was accepted.
                 Err(error) if is_the_clients(&error) => {}
@@ -124,11 +130,20 @@ impl Listener {
         requests.wait().await;
     }
 
+    fn try_enter(&self, peer: IpAddr) -> Option<Places> {
+        let from = if self.behind_proxy {
+            None
+        } else {
+            Some(self.connections.try_enter_from(peer)?)
+        };
+        Some((self.connections.try_enter()?, from))
+    }
+
     fn connection(
         &self,
         stream: TcpStream,
         peer: IpAddr,
-        permit: OwnedSemaphorePermit,
+        places: Places,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + 'static {
         let serving = Serving {
@@ -144,7 +159,7 @@ impl Listener {
                 return serve(
                     Held {
                         stream,
-                        _permit: permit,
+                        _places: places,
                     },
                     serving,
                     stop,
@@ -157,7 +172,7 @@ impl Listener {
                     serve(
                         Held {
                             stream,
-                            _permit: permit,
+                            _places: places,
                         },
                         serving,
                         stop,
@@ -208,7 +223,7 @@ where
 /// A stream that counts as a connection for as long as it lives, upgraded or not.
 struct Held<S> {
     stream: S,
-    _permit: OwnedSemaphorePermit,
+    _places: Places,
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {

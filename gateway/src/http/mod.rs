@@ -57,6 +57,7 @@ use axum::routing::{delete, get, post};
 use conch_store::accounts::Accounts;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::Connections;
 use crate::auth::passwords::Passwords;
 use crate::config::Settings;
 use crate::metrics;
@@ -78,6 +79,7 @@ pub struct Api {
     pub accounts: Accounts,
     pub passwords: Passwords,
     pub limiter: Limiter,
+    pub connections: Connections,
     pub settings: Settings,
     pub scheme: Scheme,
     /// Where QUIC is spoken, if it is.

@@ -3,6 +3,7 @@
 //! Everything is checked before the upgrade: version, key, subprotocol, origin, the address's limit, and that there is no
 //! query (a token in a URL ends up in logs; it belongs into HELLO). No extension is negotiated.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -15,9 +16,10 @@ use conch_wire::Code;
 use hyper_util::rt::TokioIo;
 use tungstenite::handshake::derive_accept_key;
 
-use super::caller::Address;
+use super::caller::{Address, Peer};
 use super::problem::{Answer, HttpReason, Problem};
 use super::{Api, origin};
+use crate::admission::AddressPlace;
 use crate::session::{fresh_session_id, task};
 use crate::transport::websocket::WebSocket;
 
@@ -36,6 +38,7 @@ pub(super) async fn upgrade(
     if !api.is_ready() {
         return Err(Problem::wire(Code::GoingAway, "the node is stopping").retry_after(1_000));
     }
+    let from = enter_from_behind_proxy(&api, address, &request)?;
     let on_upgrade = hyper::upgrade::on(&mut request);
     let edge = api.edge.clone();
     api.sessions.spawn(async move {
@@ -43,6 +46,7 @@ pub(super) async fn upgrade(
             Ok(socket) => {
                 let transport = WebSocket::new(TokioIo::new(socket));
                 task::run(transport, fresh_session_id(), edge).await;
+                drop(from);
             }
             Err(error) => tracing::debug!(%error, "an upgrade was not finished"),
         }
@@ -58,6 +62,25 @@ pub(super) async fn upgrade(
         HeaderValue::from_static(SUBPROTOCOL),
     );
     Ok(response)
+}
+
+/// A proxy's clients take their address's place here, where the address is known; others took it when they connected.
+fn enter_from_behind_proxy(
+    api: &Api,
+    address: IpAddr,
+    request: &Request,
+) -> Answer<Option<AddressPlace>> {
+    let peer = request.extensions().get::<Peer>();
+    if !api.settings.http.behind_proxy || peer.is_some_and(|Peer(peer)| *peer == address) {
+        return Ok(None);
+    }
+    match api.connections.try_enter_from(address) {
+        Some(place) => Ok(Some(place)),
+        None => Err(Problem::wire(
+            Code::RateLimited,
+            "too many connections of one address",
+        )),
+    }
 }
 
 /// Checks the handshake; gives the value of `Sec-WebSocket-Accept`.

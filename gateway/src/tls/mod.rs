@@ -2,9 +2,12 @@
 //!
 //! A [`Certificate`] is a resolver that every port's configuration shares: new handshakes use the newest good pair of
 //! files, open connections keep theirs. Files that cannot be used are logged and the old pair stays. rustls with aws-lc:
-//! TLS 1.2 and 1.3 with ALPN `http/1.1` for HTTPS, TLS 1.3 with ALPN `conch/1` and no early data for QUIC.
+//! TLS 1.2 and 1.3 with ALPN `http/1.1` for HTTPS, TLS 1.3 with ALPN `conch/1` and no early data for QUIC; sessions are
+//! resumed by [`tickets`].
 
 pub mod development;
+pub mod keys;
+pub mod tickets;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +18,7 @@ use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use thiserror::Error;
 use tokio::sync::Notify;
@@ -99,23 +102,25 @@ impl Certificate {
     }
 
     /// For HTTPS and WebSocket.
-    pub fn for_https(&self) -> Result<ServerConfig, TlsError> {
+    pub fn for_https(&self, tickets: Arc<dyn ProducesTickets>) -> Result<ServerConfig, TlsError> {
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(self.current.clone());
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        resume_by(&mut config, tickets);
         Ok(config)
     }
 
     /// For QUIC. Early data is off: what it carries could be replayed.
-    pub fn for_quic(&self) -> Result<ServerConfig, TlsError> {
+    pub fn for_quic(&self, tickets: Arc<dyn ProducesTickets>) -> Result<ServerConfig, TlsError> {
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_no_client_auth()
             .with_cert_resolver(self.current.clone());
         config.alpn_protocols = vec![ALPN.to_vec()];
         config.max_early_data_size = 0;
+        resume_by(&mut config, tickets);
         Ok(config)
     }
 
@@ -157,6 +162,12 @@ impl Certificate {
             }
         }
     }
+}
+
+/// By tickets alone: a store of sessions would be one node's.
+fn resume_by(config: &mut ServerConfig, tickets: Arc<dyn ProducesTickets>) {
+    config.ticketer = tickets;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
 }
 
 /// The one crypto provider.
@@ -228,9 +239,10 @@ mod tests {
     #[test]
     fn quic_is_tls_13_with_its_own_name_and_no_early_data() {
         let certificate = development::certificate().unwrap().0;
-        let config = certificate.for_quic().unwrap();
+        let keys = keys::Keys::of(&vec![7; 32].into());
+        let tickets = tickets::Tickets::for_quic(keys, crate::clock::Clock::manual(0));
+        let config = certificate.for_quic(Arc::new(tickets)).unwrap();
         assert_eq!(config.alpn_protocols, [b"conch/1".to_vec()]);
         assert_eq!(config.max_early_data_size, 0);
-        assert!(!certificate.for_https().unwrap().alpn_protocols.is_empty());
     }
 }

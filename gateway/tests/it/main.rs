@@ -11,6 +11,8 @@ mod http;
 mod http_attacks;
 mod memory;
 mod quic;
+mod quic_attacks;
 mod quic_client;
+mod quic_moves;
 mod tls;
 mod world;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Buf, Bytes, BytesMut};
 use conch_wire::event::SendFlags;
@@ -22,9 +23,13 @@ use tokio::time::timeout;
 use crate::client::{encoded, hello, key};
 use crate::world::{Person, SOON, World};
 
-/// Trusts the certificate of one digest.
+/// Trusts certificates by their digests, and counts how often it was asked.
 #[derive(Debug)]
-struct ByDigest(String, Arc<CryptoProvider>);
+struct ByDigest {
+    digests: Vec<String>,
+    provider: Arc<CryptoProvider>,
+    asked: Arc<AtomicUsize>,
+}
 
 impl ServerCertVerifier for ByDigest {
     fn verify_server_cert(
@@ -35,7 +40,8 @@ impl ServerCertVerifier for ByDigest {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if hex(&Sha256::digest(end_entity)) == self.0 {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        if self.digests.contains(&digest(end_entity)) {
             Ok(ServerCertVerified::assertion())
         } else {
             Err(rustls::CertificateError::UnknownIssuer.into())
@@ -55,51 +61,73 @@ impl ServerCertVerifier for ByDigest {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.1.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
     }
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.1.signature_verification_algorithms.supported_schemes()
+        let algorithms = &self.provider.signature_verification_algorithms;
+        algorithms.supported_schemes()
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+fn digest(der: &[u8]) -> String {
+    let digest = Sha256::digest(der);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What a client is set to; the rest is ordinary.
+#[derive(Clone)]
 pub(crate) struct Options {
-    pub(crate) digest: String,
+    pub(crate) digests: Vec<String>,
     pub(crate) alpn: Vec<u8>,
-    pub(crate) transport: TransportConfig,
+    pub(crate) transport: Arc<TransportConfig>,
 }
 
 impl Options {
+    /// Trusts the certificate that the node made.
     pub(crate) fn of(world: &World) -> Options {
         let quic = world.node.quic().unwrap();
+        Options::by_digest(quic.certificate_sha256.clone().unwrap())
+    }
+
+    pub(crate) fn trusting(der: &[u8]) -> Options {
+        Options::by_digest(digest(der))
+    }
+
+    fn by_digest(digest: String) -> Options {
         Options {
-            digest: quic.certificate_sha256.clone().unwrap(),
+            digests: vec![digest],
             alpn: b"conch/1".to_vec(),
-            transport: TransportConfig::default(),
+            transport: Arc::default(),
         }
     }
 
-    pub(crate) fn tls(&self) -> rustls::ClientConfig {
+    pub(crate) fn trust(&mut self, der: &[u8]) {
+        self.digests.push(digest(der));
+    }
+
+    /// Counts how often a certificate is looked at: not when a session is resumed.
+    pub(crate) fn tls(&self, asked: Arc<AtomicUsize>) -> rustls::ClientConfig {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut tls = rustls::ClientConfig::builder_with_provider(provider.clone())
+        let verifier = ByDigest {
+            digests: self.digests.clone(),
+            provider: provider.clone(),
+            asked,
+        };
+        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(ByDigest(self.digest.clone(), provider)))
+            .with_custom_certificate_verifier(Arc::new(verifier))
             .with_no_client_auth();
         tls.alpn_protocols = vec![self.alpn.clone()];
         tls
     }
 
     pub(crate) fn config(self) -> ClientConfig {
-        let tls = self.tls();
+        let tls = self.tls(Arc::default());
         let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
-        config.transport_config(Arc::new(self.transport));
+        config.transport_config(self.transport);
         config
     }
 }

@@ -20,6 +20,16 @@ use crate::client::Client;
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 pub(crate) const PASSWORD: &str = "correct horse battery";
 
+/// Waits until it holds.
+pub(crate) async fn eventually(mut holds: impl FnMut() -> bool) {
+    let held = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(SOON, held).await.expect("in time");
+}
+
 /// A running node.
 pub(crate) struct World {
     pub(crate) node: Node,

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use conch_wire::frame::{FrameHeader, HEADER_BYTES};
 use conch_wire::limits::{FRAME_BYTES_MAX, HELLO_BYTES_MAX};
 
-/// See the module. [`Reassembler::next`] is asked until it has nothing before [`Reassembler::push`] is called again.
+/// See the module. [`Reassembler::take`] is asked until it has nothing before [`Reassembler::push`] is called again.
 #[derive(Debug, Default)]
 pub struct Reassembler {
     /// The beginning of a frame; its header was checked if it is there.
@@ -44,7 +44,7 @@ impl Reassembler {
     }
 
     /// Whole frames, if there are any.
-    pub fn next(&mut self) -> Option<Bytes> {
+    pub fn take(&mut self) -> Option<Bytes> {
         [&mut self.completed, &mut self.whole]
             .into_iter()
             .find(|frames| !frames.is_empty())
@@ -123,7 +123,7 @@ mod tests {
         let mut out = Vec::new();
         for piece in pieces {
             reassembler.push(Bytes::from(piece));
-            while let Some(chunk) = reassembler.next() {
+            while let Some(chunk) = reassembler.take() {
                 let mut rest = &chunk[..];
                 while !rest.is_empty() {
                     let split = conch_wire::frame::split_frame(rest, FRAME_BYTES_MAX)

@@ -26,7 +26,9 @@ use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, Stop
 use super::{Closing, Gone, Incoming, Progress, Transport};
 use crate::quic::RECEIVE_WINDOW_BYTES;
 use frames::Reassembler;
-use requests::{HELD_BYTES_MAX, Requests, number, write};
+use requests::{HELD_BYTES_MAX, Requests, write};
+
+pub use requests::number;
 
 /// Bytes read from the control stream at once.
 const READ_BYTES: usize = 16_384;
@@ -141,7 +143,7 @@ impl Quic {
             return Poll::Pending;
         };
         loop {
-            if let Some(frames) = control.frames.next() {
+            if let Some(frames) = control.frames.take() {
                 return Poll::Ready(Incoming::Frames(frames));
             }
             if control.frames.is_too_large() {

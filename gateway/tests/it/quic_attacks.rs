@@ -1,0 +1,333 @@
+//! Rows of the attack table on the QUIC port: A14 to A17 and A19.
+
+use std::collections::HashSet;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use conch_gateway::clock::Clock;
+use conch_gateway::config::Settings;
+use conch_wire::{ClientFrame, Code};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{ClientConfig, Endpoint};
+use rustls::pki_types::PrivateKeyDer;
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+
+use crate::client::{encoded, hello};
+use crate::quic::world;
+use crate::quic_client::{Options, QuicClient, code_of, dial};
+use crate::world::{SOON, World, eventually, with};
+
+pub(crate) async fn quic_with(change: impl FnOnce(&mut Settings)) -> World {
+    with(
+        |s| {
+            s.quic.listen = Some("127.0.0.1:0".parse().unwrap());
+            change(s);
+        },
+        Clock::system(),
+    )
+    .await
+}
+
+/// First packets of `n` connections, as clients sent them; nobody will finish their handshakes.
+async fn first_packets(world: &World, n: usize) -> Vec<Vec<u8>> {
+    let sink = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let to = sink.local_addr().unwrap();
+    let config = Options::of(world).config();
+    let mut connecting = Vec::new();
+    let (mut seen, mut packets) = (HashSet::new(), Vec::new());
+    let mut buffer = [0; 2_048];
+    while packets.len() < n {
+        let begun = endpoint.connect_with(config.clone(), to, "localhost");
+        connecting.push(begun.unwrap());
+        loop {
+            let read = timeout(SOON, sink.recv(&mut buffer)).await.expect("sent");
+            let packet = &buffer[..read.unwrap()];
+            // Repeats have the same destination id.
+            if seen.insert(packet[6..6 + usize::from(packet[5])].to_vec()) {
+                packets.push(packet.to_vec());
+                break;
+            }
+        }
+    }
+    packets
+}
+
+/// The kind of a long header: 0 Initial, 2 Handshake, 3 Retry.
+fn kind(packet: &[u8]) -> u8 {
+    packet[0] >> 4 & 3
+}
+
+#[tokio::test]
+async fn a15_half_handshakes_are_asked_for_their_address_and_bounded() {
+    let world = quic_with(|s| s.quic.retry_above = 20).await;
+    let listener = world.node.quic_listener().unwrap();
+    let to = listener.address().unwrap();
+    let flood = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let (mut retries, mut most) = (0, 0);
+    let mut buffer = [0; 2_048];
+    for packet in first_packets(&world, 100).await {
+        flood.send_to(&packet, to).await.unwrap();
+        // Each is answered, by its handshake or by a Retry.
+        let read = timeout(SOON, flood.recv(&mut buffer))
+            .await
+            .expect("answered");
+        retries += usize::from(kind(&buffer[..read.unwrap()]) == 3);
+        while let Ok(read) = flood.try_recv(&mut buffer) {
+            retries += usize::from(kind(&buffer[..read]) == 3);
+        }
+        most = most.max(listener.handshakes());
+    }
+    // The last answers may be those of handshakes, repeated: a Retry is sent once for each that came above the threshold.
+    let counted = timeout(SOON, async {
+        while retries < 80 {
+            let read = flood.recv(&mut buffer).await.unwrap();
+            retries += usize::from(kind(&buffer[..read]) == 3);
+        }
+    });
+    counted.await.expect("a Retry for each above the threshold");
+    assert_eq!((retries, most), (80, 20));
+    assert!(listener.open_connections() <= 20);
+    // Others get in meanwhile: they come back with their token.
+    let ann = world.sign_up("ann").await;
+    let mut client = QuicClient::enter(&world, &ann).await;
+    client.ping().await;
+    // Those that are never finished are given up.
+    eventually(|| listener.handshakes() == 0).await;
+}
+
+#[tokio::test]
+async fn a15_above_the_cap_nothing_is_begun_and_nothing_is_said() {
+    let world = quic_with(|s| s.quic.handshakes_max = 10).await;
+    let listener = world.node.quic_listener().unwrap();
+    let to = listener.address().unwrap();
+    let mut packets = first_packets(&world, 11).await;
+    let (last, first) = (packets.pop().unwrap(), packets);
+    let flood = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    for packet in &first {
+        flood.send_to(packet, to).await.unwrap();
+    }
+    eventually(|| listener.handshakes() == 10).await;
+    let late = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    late.send_to(&last, to).await.unwrap();
+    // A packet of another version behind it is answered by the same endpoint: the first was looked at before.
+    let mut unknown = last.clone();
+    unknown[1..5].copy_from_slice(&[0x1a, 0x2a, 0x3a, 0x4a]);
+    late.send_to(&unknown, to).await.unwrap();
+    let mut buffer = [0; 2_048];
+    let read = timeout(SOON, late.recv(&mut buffer))
+        .await
+        .expect("answered")
+        .unwrap();
+    assert_eq!(&buffer[1..5], &[0; 4], "version negotiation");
+    assert!(read < unknown.len());
+    eventually(|| listener.handshakes() < 10).await;
+    assert!(late.try_recv(&mut buffer).is_err(), "nothing else was said");
+}
+
+/// Versions of a package in the lock file.
+fn locked(name: &str) -> Vec<(u64, u64, u64)> {
+    let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock"));
+    let lock: toml::Table = lock.unwrap().parse().unwrap();
+    let packages = lock["package"].as_array().unwrap().iter();
+    let of_name = packages.filter(|p| p["name"].as_str() == Some(name));
+    of_name
+        .map(|p| {
+            let version = p["version"].as_str().unwrap();
+            let mut parts = version.split(['.', '-', '+']).map(|n| n.parse().unwrap());
+            let mut part = || parts.next().unwrap();
+            (part(), part(), part())
+        })
+        .collect()
+}
+
+#[test]
+fn a17_the_version_that_panics_on_crafted_parameters_is_not_used_and_may_not_come_back() {
+    let used = locked("quinn-proto");
+    assert!(!used.is_empty());
+    assert!(used.iter().all(|v| *v >= (0, 11, 14)), "{used:?}");
+    for banned in ["openssl", "openssl-sys", "native-tls"] {
+        assert!(locked(banned).is_empty(), "{banned}");
+    }
+    let deny = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../deny.toml"));
+    let deny: toml::Table = deny.unwrap().parse().unwrap();
+    let bans = deny["bans"]["deny"].as_array().unwrap();
+    for banned in ["quinn-proto:<0.11.14", "ring", "openssl"] {
+        assert!(
+            bans.iter().any(|b| b["crate"].as_str() == Some(banned)),
+            "{banned}"
+        );
+    }
+}
+
+/// How often a client looked at a certificate: not when it resumed.
+fn counting(options: &Options) -> (rustls::ClientConfig, Arc<AtomicUsize>) {
+    let looked = Arc::new(AtomicUsize::new(0));
+    let mut tls = options.tls(looked.clone());
+    tls.enable_early_data = true;
+    (tls, looked)
+}
+
+fn client_of(tls: rustls::ClientConfig) -> ClientConfig {
+    ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()))
+}
+
+#[tokio::test]
+async fn a_session_is_resumed_on_another_node_that_shares_the_secret() {
+    let (here, there) = (world().await, world().await);
+    let mut options = Options::of(&here);
+    options.digests.extend(Options::of(&there).digests);
+    let (tls, looked) = counting(&options);
+    let config = client_of(tls);
+    for (world, name) in [(&here, "ann"), (&there, "ann")] {
+        let person = world.sign_up(name).await;
+        let at = world.node.quic().unwrap().address;
+        let (endpoint, connection) = dial(at, config.clone()).await;
+        let mut client = QuicClient::over(endpoint, connection.unwrap()).await;
+        client.hello(&person.token).await;
+        client.ping().await;
+    }
+    assert_eq!(looked.load(Ordering::Relaxed), 1, "the second resumed");
+}
+
+#[tokio::test]
+async fn a19_early_data_is_not_offered_and_not_accepted() {
+    let world = world().await;
+    let ann = world.sign_up("ann").await;
+    let mut options = Options::of(&world);
+    // Somebody else under the node's name, who gives tickets that allow early data.
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    options.trust(made.cert.der());
+    let (tls, looked) = counting(&options);
+    let config = client_of(tls.clone());
+    let at = world.node.quic().unwrap().address;
+
+    let (endpoint, connection) = dial(at, config.clone()).await;
+    let mut client = QuicClient::over(endpoint.clone(), connection.unwrap()).await;
+    client.hello(&ann.token).await;
+    client.ping().await;
+    let connecting = endpoint
+        .connect_with(config.clone(), at, "localhost")
+        .unwrap();
+    let Err(connecting) = connecting.into_0rtt() else {
+        panic!("the node's tickets allow early data");
+    };
+    timeout(SOON, connecting).await.expect("in time").unwrap();
+    assert_eq!(
+        looked.load(Ordering::Relaxed),
+        1,
+        "resumed, without early data"
+    );
+
+    // The same, with a ticket that allows it.
+    let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let mut liar = rustls::ServerConfig::builder_with_provider(tls.crypto_provider().clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    liar.alpn_protocols = vec![b"conch/1".to_vec()];
+    liar.max_early_data_size = u32::MAX;
+    let liar = Arc::new(QuicServerConfig::try_from(liar).unwrap());
+    let liar = Endpoint::server(
+        quinn::ServerConfig::with_crypto(liar),
+        SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+    )
+    .unwrap();
+    let (tls, _) = counting(&options);
+    let config = client_of(tls);
+    let serving = tokio::spawn({
+        let liar = liar.clone();
+        async move {
+            let connection = liar.accept().await.unwrap().await.unwrap();
+            // A stream of ours: the client has the ticket when it has read it.
+            let mut send = connection.open_uni().await.unwrap();
+            send.write_all(b"ticket").await.unwrap();
+            send.finish().unwrap();
+            connection.closed().await;
+        }
+    });
+    let (endpoint, connection) = dial(liar.local_addr().unwrap(), config.clone()).await;
+    let connection = connection.unwrap();
+    let mut from_liar = connection.accept_uni().await.unwrap();
+    from_liar.read_to_end(64).await.unwrap();
+    connection.close(0u32.into(), b"");
+    serving.await.unwrap();
+    let connecting = endpoint.connect_with(config, at, "localhost").unwrap();
+    let Ok((early, accepted)) = connecting.into_0rtt() else {
+        panic!("the client would not try");
+    };
+    let (mut send, _recv) = early.open_bi().await.unwrap();
+    let hello = encoded(&ClientFrame::Hello(hello(&ann.token)));
+    let _ = send.write_all(&hello).await;
+    assert!(!timeout(SOON, accepted).await.expect("in time"));
+    // What was in it was not looked at: there is no session but the first.
+    let mut after = QuicClient::over(endpoint, early).await;
+    after.hello(&ann.token).await;
+    after.ping().await;
+}
+
+#[tokio::test]
+async fn a14_an_address_has_its_share_of_connections_on_both_ports() {
+    let world = quic_with(|s| s.limits.connections_per_address_max = 3).await;
+    // Signing up takes one, kept alive by the HTTP client.
+    let ann = world.sign_up("ann").await;
+    let mut first = QuicClient::enter(&world, &ann).await;
+    let second = world.enter(&ann).await;
+    let mut third = QuicClient::connect(&world).await;
+    third.say(&ClientFrame::Hello(hello(&ann.token))).await;
+    let limited = u64::from(Code::RateLimited.number());
+    assert_eq!(third.closed().await, (limited, None));
+    drop(second);
+    let entered = async {
+        loop {
+            let mut again = QuicClient::connect(&world).await;
+            again.say(&ClientFrame::Hello(hello(&ann.token))).await;
+            if again.next().await.is_ok() {
+                return;
+            }
+        }
+    };
+    timeout(SOON, entered).await.expect("a place came free");
+    first.ping().await;
+}
+
+#[tokio::test]
+async fn the_cap_of_connections_counts_both_ports() {
+    let world = quic_with(|s| s.limits.connections_max = 2).await;
+    let ann = world.sign_up("ann").await;
+    let _first = QuicClient::enter(&world, &ann).await;
+    let at = world.node.quic().unwrap().address;
+    let (_, refused) = dial(at, Options::of(&world).config()).await;
+    // Refused by QUIC itself, before a handshake.
+    let refused = refused.unwrap_err();
+    assert!(
+        matches!(&refused, quinn::ConnectionError::ConnectionClosed(close)
+            if close.error_code == quinn::TransportErrorCode::CONNECTION_REFUSED),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn connections_of_an_address_are_limited_in_time_before_they_are_authenticated() {
+    let world = quic_with(|s| {
+        s.limits.early_per_address = conch_gateway::bucket::Rate { per_s: 1, burst: 3 };
+    })
+    .await;
+    let at = world.node.quic().unwrap().address;
+    let mut limited = 0;
+    for _ in 0..8 {
+        let (_endpoint, connection) = dial(at, Options::of(&world).config()).await;
+        let connection = connection.unwrap();
+        // It closes at once, or waits for HELLO.
+        if let Ok(error) = timeout(Duration::from_millis(300), connection.closed()).await {
+            assert_eq!(code_of(&error), u64::from(Code::RateLimited.number()));
+            limited += 1;
+        }
+    }
+    assert!((2..=5).contains(&limited), "{limited} of 8");
+}
