@@ -46,6 +46,8 @@ export class MessageWindow {
   private tail: Promise<void> = Promise.resolve();
   /** A load that began before this number does not count any more. */
   private life = 0;
+  /** What is shown may not be taken over into what is shown next. */
+  private isVoid = false;
 
   constructor(
     private readonly client: Client,
@@ -82,6 +84,7 @@ export class MessageWindow {
     if (event.is === "changed") return void this.catchUp();
     if ("channel" in event && event.channel === this.channel && (event.is === "channel-reset" || event.is === "skipped")) {
       this.life += 1;
+      this.isVoid = true;
       return void this.toNewest();
     }
     // The connection is back: what could not be loaded can be now.
@@ -94,7 +97,8 @@ export class MessageWindow {
 
   /** Shows these, and cuts at one end what is too much. */
   private put(messages: readonly Message[], cut: "oldest" | "newest"): void {
-    const known = new Map(this.state.messages.map((it) => [it.seq, it]));
+    const known = new Map(this.isVoid ? [] : this.state.messages.map((it) => [it.seq, it]));
+    this.isVoid = false;
     const all = messages.map((it) => known.get(it.seq) ?? it);
     if (all.length <= this.max) return this.set({ messages: all });
     if (cut === "oldest") this.set({ messages: all.slice(-this.max), hasOlder: true });
