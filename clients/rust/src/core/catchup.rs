@@ -13,8 +13,8 @@ use conch_wire::{ChannelId, ClientFrame, Code, Seq};
 
 use super::advice::Advice;
 use super::backoff::Backoff;
-use super::channel::Channel;
-use super::event::Event;
+use super::channel::{Channel, is_message};
+use super::event::{Event, Message};
 use super::merge::Arrived;
 use super::out::Outcome;
 use super::persist::{ListingPhase, MessageRow, Persist};
@@ -231,6 +231,7 @@ impl Core {
         self.changed.remove(&id);
         self.gaps.remove(&id);
         self.marks_due.remove(&id);
+        self.drop_unplaced(id, Seq::MAX);
         self.out.persist.push(Persist::ChannelRemoved(id));
         self.out.events.push(Event::ChannelRemoved { channel: id });
     }
@@ -318,6 +319,11 @@ impl Core {
                 ticket,
                 to,
             }) if channel == page.channel => self.on_older_page(ticket, to, page),
+            Some(Asked::Range { channel, ticket }) if channel == page.channel => {
+                let read = |event| Message::read(channel, event, None);
+                let events = page.events.iter().map(read).collect();
+                self.answer(ticket, Outcome::Page(events));
+            }
             _ => self.distrust(now, "a page that answers nothing"),
         }
     }
@@ -408,6 +414,37 @@ impl Core {
         });
     }
 
+    /// Events of a range, which need not touch what this device holds.
+    pub(super) fn on_load_range(
+        &mut self,
+        ticket: u64,
+        id: ChannelId,
+        from: Seq,
+        to: Seq,
+        items: u16,
+    ) {
+        if from > to {
+            return self.answer(ticket, Outcome::Page(Vec::new()));
+        }
+        if !self.link.is_online() || !self.requests.has_page_room() {
+            return self.answer(ticket, Outcome::Offline);
+        }
+        let request = self.requests.ask(Asked::Range {
+            channel: id,
+            ticket,
+        });
+        self.put(&ClientFrame::History {
+            request,
+            history: History {
+                channel: id,
+                from,
+                to,
+                items_max: items.clamp(1, HISTORY_ITEMS_MAX as u16),
+                newest_first: false,
+            },
+        });
+    }
+
     fn on_older_page(&mut self, ticket: u64, to: Seq, page: HistoryPage) {
         let id = page.channel;
         let Some(channel) = self.channels.get_mut(&id) else {
@@ -424,6 +461,10 @@ impl Core {
             channel.log.extend_down(page.covered_from);
             channel.first_seq = channel.first_seq.max(page.first_seq);
             self.changed.insert(id);
+            let is_message = |event: &&conch_wire::Event| is_message(event);
+            if let Some(newest) = page.events.iter().rev().find(is_message) {
+                channel.saw_message(newest);
+            }
             let rows = page.events.into_iter().map(|event| {
                 Persist::Message(MessageRow {
                     channel: id,
@@ -436,7 +477,7 @@ impl Core {
         self.answer(ticket, Outcome::Loaded);
     }
 
-    pub(super) fn on_older_refused(&mut self, ticket: u64, error: &ErrorFrame) {
+    pub(super) fn on_page_refused(&mut self, ticket: u64, error: &ErrorFrame) {
         self.answer(ticket, Outcome::Refused(error.code));
     }
 }

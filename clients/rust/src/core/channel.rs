@@ -7,7 +7,7 @@ use conch_wire::{Alias, ChannelId, Event, EventKind, MemberRole, Seq, UserId};
 
 use super::Ms;
 use super::backoff::Backoff;
-use super::event::ChannelInfo;
+use super::event::{ChannelInfo, Preview};
 use super::marks::Marks;
 use super::merge::Log;
 use super::persist::ChannelRow;
@@ -17,6 +17,11 @@ const RETRY_BASE_MS: Ms = 200;
 const RETRY_CAP_MS: Ms = 10_000;
 /// Bit of the aliases that the server chooses.
 pub(crate) const SERVER_ALIAS: Alias = 0x8000_0000;
+
+/// Whether an event is a person's words.
+pub(crate) fn is_message(event: &Event) -> bool {
+    event.kind < EventKind::ChannelCreated as u8
+}
 
 /// See the file's head.
 #[derive(Clone, Debug)]
@@ -30,6 +35,7 @@ pub(crate) struct Channel {
     pub(crate) left_seq: Option<Seq>,
     pub(crate) log: Log,
     pub(crate) marks: Marks,
+    pub(crate) last: Option<Preview>,
     pub(crate) informed_seq: Seq,
     pub(crate) listed: u32,
     pub(crate) used: u64,
@@ -65,6 +71,7 @@ impl Channel {
             left_seq: None,
             log: Log::new(base, base - 1, head),
             marks: Marks::default(),
+            last: None,
             informed_seq: 0,
             listed: 0,
             used: 0,
@@ -86,6 +93,7 @@ impl Channel {
         channel.left_seq = row.left_seq;
         channel.log = Log::new(row.base, row.have, row.head);
         channel.marks = row.marks;
+        channel.last = row.last;
         channel.informed_seq = row.informed_seq;
         channel.listed = row.listed;
         channel.used = row.used;
@@ -105,6 +113,7 @@ impl Channel {
             have: self.log.have(),
             head: self.log.head(),
             marks: self.marks,
+            last: self.last.clone(),
             informed_seq: self.informed_seq,
             listed: self.listed,
             used: self.used,
@@ -121,6 +130,7 @@ impl Channel {
             left: self.left_seq.is_some(),
             unread: self.marks.unread(),
             mentions: self.marks.mentions,
+            last: self.last.clone(),
             first_seq: self.first_seq,
             head_seq: self.log.head(),
             read_seq: self.marks.read_seq,
@@ -192,9 +202,12 @@ impl Channel {
     /// An event took its place. What it changes is known already when a row or CHANNEL_OPENED spoke of a later state.
     pub(crate) fn on_placed(&mut self, event: &Event, me: Option<UserId>) {
         let kind = EventKind::from_u8(event.kind);
-        let is_message = event.kind < EventKind::ChannelCreated as u8;
+        let is_message = is_message(event);
         self.marks
             .on_placed(event.seq, is_message, Some(event.author) == me);
+        if is_message {
+            self.saw_message(event);
+        }
         if is_message || event.seq <= self.informed_seq {
             return;
         }
@@ -215,6 +228,13 @@ impl Channel {
                 self.role = member.role;
             }
             _ => {}
+        }
+    }
+
+    /// A message of the log is here; the newest is the channel's preview.
+    pub(crate) fn saw_message(&mut self, event: &Event) {
+        if self.last.as_ref().is_none_or(|last| last.seq < event.seq) {
+            self.last = Some(Preview::of(event));
         }
     }
 

@@ -318,9 +318,9 @@ impl Core {
         self.frames.clear();
         self.aliases = AliasBook::default();
         self.cursors.clear();
-        self.outbox.on_disconnected();
+        self.outbox_changed.extend(self.outbox.on_disconnected());
         for asked in self.requests.clear() {
-            if let Asked::Older { ticket, .. } = asked {
+            if let Asked::Older { ticket, .. } | Asked::Range { ticket, .. } = asked {
                 self.answer(ticket, Outcome::Offline);
             }
         }
@@ -339,6 +339,10 @@ impl Core {
         self.changed.clear();
         self.gaps.clear();
         self.marks_due.clear();
+        for item in std::mem::take(&mut self.unplaced).into_values() {
+            self.out.persist.push(Persist::OutboxRemoved(item.id));
+            self.outbox_changed.insert(item.channel);
+        }
         self.meta.generation = 0;
         self.meta.sync_token.clear();
         self.meta.listing = Default::default();

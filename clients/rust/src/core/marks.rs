@@ -13,9 +13,13 @@ use conch_wire::{Ordinal, Seq};
 pub struct Marks {
     /// Where `head_ordinal` is counted.
     pub head_seq: Seq,
+    /// People's messages up to there.
     pub head_ordinal: Ordinal,
+    /// How far this person has read.
     pub read_seq: Seq,
+    /// People's messages up to there.
     pub read_ordinal: Ordinal,
+    /// Unread messages that mention this person.
     pub mentions: u32,
     /// A mark set here that the server has not confirmed; 0: none.
     pub wanted: Seq,

@@ -134,6 +134,20 @@ impl Log {
         Some(skipped)
     }
 
+    /// Keeps the newest `keep` events. Returns the seq below which the rest is let go of, if there is a rest.
+    pub(crate) fn trim(&mut self, keep: u32) -> Option<Seq> {
+        let base = (self.have + 1).saturating_sub(keep);
+        (base > self.base).then(|| {
+            self.base = base;
+            base
+        })
+    }
+
+    /// How many events the run holds.
+    pub(crate) fn held(&self) -> u32 {
+        self.have + 1 - self.base
+    }
+
     /// Older events, up to just below the run, were stored: it reaches down to `base` now.
     pub(crate) fn extend_down(&mut self, base: Seq) {
         self.base = self.base.min(base.max(1));

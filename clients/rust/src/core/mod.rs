@@ -18,7 +18,7 @@
 //! | `connect.rs` | when there is a connection: backoff, GOAWAY, tokens, beat |
 //! | `resume.rs` | HELLO and WELCOME |
 //! | `receive.rs` | frames → the concept that they belong to |
-//! | `sending.rs`, `outbox.rs` | own messages on their way out |
+//! | `sending.rs`, `outbox.rs`, `ended.rs` | own messages on their way out, and those whose end is known |
 //! | `merge.rs`, `channel.rs`, `placing.rs` | events into their order |
 //! | `catchup.rs` | SYNC and HISTORY: finding and filling gaps |
 //! | `reading.rs`, `marks.rs` | read marks and unread |
@@ -38,6 +38,7 @@ mod catchup;
 mod channel;
 mod connect;
 mod credit;
+mod ended;
 mod event;
 mod heartbeat;
 mod marks;
@@ -52,10 +53,13 @@ mod requests;
 mod resume;
 mod sending;
 
-pub use event::{ChannelInfo, ConnectionState, Content, Event, Message, StopReason};
+pub use event::{
+    ChannelInfo, ConnectionState, Content, Event, Message, OutboxMessage, Preview, RefusalAdvice,
+    RefusalReason, SendState, StopReason,
+};
 pub use marks::Marks;
 pub use out::{Answer, LinkCommand, Outcome, Outputs};
-pub use outbox::OutboxItem;
+pub use outbox::{OutboxItem, OutboxState};
 pub use persist::{ChannelRow, Listing, ListingPhase, Loaded, MessageRow, Meta, Persist};
 
 use alias::AliasBook;
@@ -75,6 +79,7 @@ pub type Ms = u64;
 pub struct Config {
     /// Program and version, for the server's logs; ≤ 64 bytes.
     pub client: String,
+    /// Events of all channels, or only of opened ones.
     pub push: PushMode,
     /// How much the server may push before it hears from us, in bytes.
     /// At most [`CREDIT_BYTES`].
@@ -83,10 +88,14 @@ pub struct Config {
     pub first_sight_events: u32,
     /// In a full listing, the channels used last, so many, start with events; the others start empty.
     pub first_sight_channels: u32,
-    /// Messages waiting to be sent; more are not taken.
+    /// The newest events of a channel that are kept when nobody looks at it; twice as many before the rest is let go of. What
+    /// was loaded above that is loaded again when it is wanted.
+    pub held_events_max: u32,
+    /// Messages waiting to be sent, or given up and not cancelled; more are not taken.
     pub outbox_items_max: usize,
-    /// Ceiling of the first delay before connecting again, and of all of them, in milliseconds.
+    /// Ceiling of the first delay before connecting again, in milliseconds.
     pub reconnect_base_ms: Ms,
+    /// Ceiling of all delays before connecting again, in milliseconds.
     pub reconnect_cap_ms: Ms,
     /// Seed of the jitter. Two clients with the same seed come back together: draw it from the system.
     pub seed: u64,
@@ -100,6 +109,7 @@ impl Default for Config {
             credit_bytes: CREDIT_BYTES,
             first_sight_events: 200,
             first_sight_channels: 100,
+            held_events_max: 200,
             outbox_items_max: 10_000,
             reconnect_base_ms: 250,
             reconnect_cap_ms: 30_000,
@@ -115,30 +125,47 @@ pub enum Input {
     Start,
     /// The transport of `connection` is open, and this is the token to use on it.
     Connected {
+        /// Which one.
         connection: u64,
+        /// For HELLO.
         token: String,
     },
     /// One WebSocket message: whole frames.
     Received {
+        /// Where it came from.
         connection: u64,
+        /// The frames.
         bytes: Bytes,
     },
-    /// The transport is gone or did not come to be; `code` if the server said one.
+    /// The transport is gone or did not come to be.
     Closed {
+        /// Which one.
         connection: u64,
+        /// The close code, if the server said one.
         code: Option<u16>,
     },
+    /// The provider has another token.
     TokenRefreshed {
+        /// The connection that needs it.
         connection: u64,
+        /// For AUTH_REFRESH.
         token: String,
     },
     /// The provider has no token to give, for good: the person must log in again.
     TokenRejected {
+        /// The connection that needs it.
         connection: u64,
     },
     /// The network changed or the person is back: do not sit out the delay.
     Hurry,
+    /// The time that [`Core::wake_at`] asked for has come.
     Tick,
+    /// The wall clock, ms since 1970: at the start, and about once an hour. Messages that are too old are given up.
+    Expire {
+        /// By this device's clock.
+        wall_ms: u64,
+    },
+    /// The application wants something.
     Command(Command),
 }
 
@@ -148,32 +175,70 @@ pub enum Command {
     /// A message whose tail was checked with `conch_wire::event::check_send_tail` and for which [`Core::outbox_room`] said
     /// that there is room.
     Send {
+        /// Where to.
         channel: ChannelId,
         /// 16 random bytes, never used before.
         key: MessageKey,
+        /// An [`conch_wire::EventKind`] that is a message.
         kind: u8,
         /// TABLE or nothing.
         flags: SendFlags,
+        /// The body.
         tail: Bytes,
-        /// ms since 1970 by this device's clock; for display only.
+        /// ms since 1970 by this device's clock.
         created_ms: u64,
+    },
+    /// Send a message again that was given up; see [`Core::retry_key`].
+    Retry {
+        /// Its key.
+        key: MessageKey,
+        /// 16 random bytes, never used before, for the case that the old key cannot be used.
+        fresh_key: MessageKey,
+        /// ms since 1970 by this device's clock.
+        wall_ms: u64,
+    },
+    /// Take a message out of the outbox; see [`Core::can_cancel`].
+    Cancel {
+        /// Its key.
+        key: MessageKey,
     },
     /// The person has read up to here.
     MarkRead {
+        /// The channel.
         channel: ChannelId,
+        /// The last event that was read.
         seq: Seq,
     },
     /// The application shows the channel; it need not be known yet.
     Open {
+        /// The channel.
         channel: ChannelId,
     },
+    /// The application shows the channel no longer.
     Close {
+        /// The channel.
         channel: ChannelId,
     },
-    /// Store up to `items` events older than those that this device holds; answered with the ticket.
+    /// Store older events than those that this device holds; answered with the ticket.
     LoadOlder {
+        /// For the answer.
         ticket: u64,
+        /// The channel.
         channel: ChannelId,
+        /// How many at most.
+        items: u16,
+    },
+    /// Read events without storing them, oldest first; answered with the ticket.
+    LoadRange {
+        /// For the answer.
+        ticket: u64,
+        /// The channel.
+        channel: ChannelId,
+        /// The first.
+        from: Seq,
+        /// The last.
+        to: Seq,
+        /// How many at most.
         items: u16,
     },
     /// Say goodbye and stay disconnected.
@@ -188,6 +253,12 @@ pub struct Core {
     meta: Meta,
     channels: BTreeMap<ChannelId, Channel>,
     outbox: Outbox,
+    /// Own messages that the server has, by their place, which is not reached.
+    unplaced: BTreeMap<(ChannelId, Seq), OutboxItem>,
+    /// Own messages that are given up, by id.
+    refused: BTreeMap<u64, OutboxItem>,
+    /// Channels whose outbox is another, to be said when the input is dealt with.
+    outbox_changed: BTreeSet<ChannelId>,
     sync: SyncState,
     link: Link,
     aliases: AliasBook,
@@ -224,7 +295,20 @@ impl Core {
             .filter(|row| row.marks.wanted > 0)
             .map(|row| row.channel)
             .collect();
-        Core {
+        let next_id = loaded.outbox.iter().map(|item| item.id + 1).max();
+        let mut waiting = Vec::new();
+        let mut stored = Vec::new();
+        let mut refused = BTreeMap::new();
+        for item in loaded.outbox {
+            match item.state {
+                OutboxState::Waiting => waiting.push(item),
+                OutboxState::Stored { .. } => stored.push(item),
+                OutboxState::Refused(_) => {
+                    refused.insert(item.id, item);
+                }
+            }
+        }
+        let mut core = Core {
             jitter: Jitter::new(config.seed),
             link: Link::new(&config),
             first_sights: config.first_sight_channels,
@@ -235,7 +319,10 @@ impl Core {
                 .into_iter()
                 .map(|row| (row.channel, Channel::load(row)))
                 .collect(),
-            outbox: Outbox::load(loaded.outbox),
+            outbox: Outbox::load(waiting, next_id.unwrap_or(1)),
+            unplaced: BTreeMap::new(),
+            refused,
+            outbox_changed: BTreeSet::new(),
             sync: SyncState::default(),
             aliases: AliasBook::default(),
             cursors: Vec::new(),
@@ -248,7 +335,28 @@ impl Core {
             uncounted: BTreeSet::new(),
             shown: BTreeSet::new(),
             used: used.unwrap_or(0),
+        };
+        core.begin(stored);
+        core
+    }
+
+    /// Takes up what was stored: messages that wait for their place wait on, and no channel holds more than it should.
+    fn begin(&mut self, stored: Vec<OutboxItem>) {
+        for item in stored {
+            match item.state {
+                OutboxState::Stored { seq, .. } if self.await_place(&item) => {
+                    self.unplaced.insert((item.channel, seq), item);
+                }
+                _ => self.out.persist.push(Persist::OutboxRemoved(item.id)),
+            }
         }
+        let channels: Vec<_> = self.channels.keys().copied().collect();
+        for channel in channels {
+            self.trim(channel, self.config.held_events_max);
+        }
+        self.say_changes();
+        // Nobody listens yet: who asks is told as it is.
+        self.out.events.clear();
     }
 
     /// Deals with one input. `now` never goes back.
@@ -264,6 +372,7 @@ impl Core {
             Input::TokenRejected { connection } => self.on_token_rejected(connection),
             Input::Hurry => self.on_hurry(now),
             Input::Tick => {}
+            Input::Expire { wall_ms } => self.on_expire(now, wall_ms),
             Input::Command(command) => self.on_command(now, command),
         }
         self.settle(now);
@@ -287,9 +396,17 @@ impl Core {
                     flags,
                     tail,
                     created_ms,
+                    after: self.have(channel),
+                    state: OutboxState::Waiting,
                 };
                 self.on_send(item);
             }
+            Command::Retry {
+                key,
+                fresh_key,
+                wall_ms,
+            } => self.on_retry(key, fresh_key, wall_ms),
+            Command::Cancel { key } => self.on_cancel(key),
             Command::MarkRead { channel, seq } => self.on_mark_read(channel, seq),
             Command::Open { channel } => self.on_open(now, channel),
             Command::Close { channel } => self.on_close(channel),
@@ -298,6 +415,13 @@ impl Core {
                 channel,
                 items,
             } => self.on_load_older(ticket, channel, items),
+            Command::LoadRange {
+                ticket,
+                channel,
+                from,
+                to,
+                items,
+            } => self.on_load_range(ticket, channel, from, to, items),
             Command::Stop => self.on_stop(),
         }
     }
@@ -312,6 +436,10 @@ impl Core {
             self.pump_marks(now);
             self.pump_uncounted();
         }
+        self.say_changes();
+    }
+
+    fn say_changes(&mut self) {
         for channel in std::mem::take(&mut self.changed) {
             if let Some(channel) = self.channels.get(&channel) {
                 self.out
@@ -319,6 +447,9 @@ impl Core {
                     .push(Persist::Channel(Box::new(channel.row())));
                 self.out.events.push(Event::Channel(channel.info()));
             }
+        }
+        for channel in std::mem::take(&mut self.outbox_changed) {
+            self.out.events.push(Event::Outbox { channel });
         }
     }
 
@@ -360,12 +491,8 @@ impl Core {
 
     /// Whether one more message can wait to be sent.
     pub fn outbox_room(&self) -> bool {
-        self.outbox.len() < self.config.outbox_items_max
-    }
-
-    /// Messages that the server has not answered for, in order within each channel.
-    pub fn outbox(&self) -> Vec<OutboxItem> {
-        self.outbox.items().cloned().collect()
+        let kept = self.unplaced.len() + self.refused.len();
+        self.outbox.len() + kept < self.config.outbox_items_max
     }
 
     /// What is known beyond channels.

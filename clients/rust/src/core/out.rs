@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use conch_wire::{ClientFrame, Code};
 
-use super::event::Event;
+use super::event::{Event, Message};
 use super::persist::Persist;
 
 /// Frames are gathered into transport messages of about this size, in bytes.
@@ -12,15 +12,20 @@ const CHUNK_BYTES: usize = 65_536;
 /// To be carried out in the order of the fields; `persist` durably and in one transaction before anything else.
 #[derive(Debug, Default)]
 pub struct Outputs {
+    /// Steps of one durable transaction.
     pub persist: Vec<Persist>,
     /// Whole frames for the connection that is open now; each element is one WebSocket message.
     pub frames: Vec<Bytes>,
+    /// Connections to open and close.
     pub link: Vec<LinkCommand>,
+    /// Ends of what was asked with a ticket.
     pub answers: Vec<Answer>,
+    /// For the application.
     pub events: Vec<Event>,
 }
 
 impl Outputs {
+    /// Nothing is to be done.
     pub fn is_empty(&self) -> bool {
         self.persist.is_empty()
             && self.frames.is_empty()
@@ -36,35 +41,49 @@ pub enum LinkCommand {
     /// Get a token (a new one from the provider if `refresh_token`), open a transport, then say `Connected`, `Closed` or
     /// `TokenRejected`.
     Connect {
+        /// Its number.
         connection: u64,
+        /// The last token was refused.
         refresh_token: bool,
     },
     /// Write what is queued, then close. `what` is for people and logs.
     Close {
+        /// Its number.
         connection: u64,
+        /// The close code.
         code: Code,
+        /// Why.
         what: &'static str,
     },
     /// Get a new token from the provider, then say `TokenRefreshed` or `TokenRejected`.
-    RefreshToken { connection: u64 },
+    RefreshToken {
+        /// The connection that needs it.
+        connection: u64,
+    },
 }
 
 /// The end of something that was asked with a ticket.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer {
+    /// Which question.
     pub ticket: u64,
+    /// Its end.
     pub outcome: Outcome,
 }
 
 /// How it ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// Older events are stored now.
     Loaded,
+    /// The events of a range, in order; they are not stored. Fewer than asked for: ask again behind the last. None: there
+    /// are none for us.
+    Page(Vec<Message>),
     /// There is nothing older.
     AtStart,
     /// Not connected.
     Offline,
+    /// The server says no.
     Refused(Code),
 }
 

@@ -9,6 +9,9 @@
 //!
 //! An item's *attempt* is set from the moment a frame with it may have reached the server until an answer settles it. That
 //! is what is asked in HELLO, and what holds back own events in [`super::merge`].
+//!
+//! Two kinds of items are in no lane any more and stay on disk all the same: those that the server has and whose place is
+//! not reached, and those that are given up. See `ended.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,11 +20,12 @@ use conch_wire::event::{Ack, AckFlags, PendingAnswer, PendingSend, SendFlags};
 use conch_wire::limits::{
     HELLO_PENDING_MAX, SEND_MANY_BYTES_MAX, SEND_MANY_ITEMS_MAX, SENDS_IN_FLIGHT_MAX,
 };
-use conch_wire::{ChannelId, Code, MessageKey};
+use conch_wire::{ChannelId, Code, MessageKey, Seq};
 
 use super::Ms;
 use super::advice::Advice;
 use super::backoff::{Backoff, Jitter};
+use super::event::{RefusalReason, SendState};
 
 /// Bytes that an item takes in a SEND_MANY besides its tail: its length and its header.
 const ITEM_OVERHEAD_BYTES: usize = 4 + 24;
@@ -36,15 +40,39 @@ const ITEMS_MORE: usize = 4;
 pub struct OutboxItem {
     /// Order of writing on this device; never reused.
     pub id: u64,
+    /// Where it is to go.
     pub channel: ChannelId,
+    /// Its name for the server: the same for ever.
     pub key: MessageKey,
     /// An [`conch_wire::EventKind`] that is a message.
     pub kind: u8,
     /// TABLE or nothing; RETRY is added on the way out.
     pub flags: SendFlags,
+    /// Its body.
     pub tail: Bytes,
-    /// When it was written, ms since 1970 by this device's clock; for display only.
+    /// When it was written, ms since 1970 by this device's clock. It is not sent any more when the server may have forgotten
+    /// its key.
     pub created_ms: u64,
+    /// The newest event of the channel that this device held then.
+    pub after: Seq,
+    /// What is known of its end.
+    pub state: OutboxState,
+}
+
+/// What is known of an item's end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OutboxState {
+    /// Nothing: it is to be sent, or its answer to be had.
+    Waiting,
+    /// The server has it, and events before it are missing on this device. It leaves with its place.
+    Stored {
+        /// Its place in the channel.
+        seq: Seq,
+        /// ms since 1970 by the server's clock.
+        time_ms: u64,
+    },
+    /// Given up; it leaves when the person says so.
+    Refused(RefusalReason),
 }
 
 #[derive(Clone, Debug)]
@@ -98,8 +126,14 @@ impl Lane {
 /// An item and its end.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Settled {
-    Stored { item: OutboxItem, ack: Ack },
-    Refused { item: OutboxItem, code: Code },
+    Stored {
+        item: OutboxItem,
+        ack: Ack,
+    },
+    Refused {
+        item: OutboxItem,
+        reason: RefusalReason,
+    },
 }
 
 /// What a refusal of a frame means for its lane.
@@ -134,15 +168,14 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// What was on disk, in order. Each of them may have been sent.
-    pub(crate) fn load(items: Vec<OutboxItem>) -> Outbox {
+    /// What was on disk, in order. Each of them may have been sent. Ids go on at `next_id`.
+    pub(crate) fn load(items: Vec<OutboxItem>, next_id: u64) -> Outbox {
         let mut outbox = Outbox {
-            next_id: 1,
+            next_id,
             frames_max: SENDS_IN_FLIGHT_MAX,
             ..Outbox::default()
         };
         for item in items {
-            outbox.next_id = outbox.next_id.max(item.id + 1);
             outbox.put(Waiting {
                 item,
                 attempt: Some(0),
@@ -163,6 +196,15 @@ impl Outbox {
             item,
             attempt: None,
             retry: false,
+        });
+    }
+
+    /// An item that was given up, under the key that it had.
+    pub(crate) fn push_again(&mut self, item: OutboxItem) {
+        self.put(Waiting {
+            item,
+            attempt: None,
+            retry: true,
         });
     }
 
@@ -192,10 +234,59 @@ impl Outbox {
         })
     }
 
-    pub(crate) fn items(&self) -> impl Iterator<Item = &OutboxItem> {
-        self.lanes
-            .values()
-            .flat_map(|lane| lane.waiting.iter().map(|it| &it.item))
+    /// All items and how far each is, in order within each channel.
+    pub(crate) fn items(&self) -> impl Iterator<Item = (&OutboxItem, SendState)> {
+        self.lanes.values().flat_map(|lane| {
+            lane.waiting.iter().enumerate().map(|(at, it)| {
+                let state = if at < lane.in_flight {
+                    SendState::Sending
+                } else {
+                    SendState::Waiting
+                };
+                (&it.item, state)
+            })
+        })
+    }
+
+    /// Takes out what was written before `before_ms`, unless an answer for it is awaited.
+    pub(crate) fn expire(&mut self, before_ms: u64) -> Vec<OutboxItem> {
+        let asked = &self.asked;
+        let mut expired = Vec::new();
+        self.lanes.retain(|channel, lane| {
+            let old: Vec<_> = (lane.in_flight..lane.waiting.len())
+                .filter(|at| {
+                    let item = &lane.waiting[*at].item;
+                    let is_asked = |it: &PendingSend| it.channel == *channel && it.key == item.key;
+                    item.created_ms < before_ms && !asked.iter().any(is_asked)
+                })
+                .collect();
+            for at in old.into_iter().rev() {
+                expired.extend(lane.waiting.remove(at).map(|it| it.item));
+            }
+            !lane.waiting.is_empty()
+        });
+        self.items -= expired.len();
+        expired.sort_unstable_by_key(|item| item.id);
+        expired
+    }
+
+    /// Whether this item has never left, so that it can be taken back for certain.
+    pub(crate) fn has_not_left(&self, key: MessageKey) -> bool {
+        let mut all = self.lanes.values().flat_map(|lane| lane.waiting.iter());
+        all.any(|it| it.item.key == key && it.attempt.is_none() && !it.retry)
+    }
+
+    /// Takes out an item that has not left.
+    pub(crate) fn take_back(&mut self, key: MessageKey) -> Option<OutboxItem> {
+        if !self.has_not_left(key) {
+            return None;
+        }
+        let is_it = |(channel, lane): (&ChannelId, &Lane)| {
+            let holds = lane.waiting.iter().any(|it| it.item.key == key);
+            holds.then_some(*channel)
+        };
+        let channel = self.lanes.iter().find_map(is_it)?;
+        self.take(channel, key)
     }
 
     /// The pending sends to ask about in HELLO: the oldest of those that may have arrived.
@@ -384,7 +475,7 @@ impl Outbox {
         self.items -= 1;
         Some(Refusal::Dropped(Settled::Refused {
             item: refused.item,
-            code,
+            reason: RefusalReason::Server(code),
         }))
     }
 
@@ -411,7 +502,7 @@ impl Outbox {
             .into_iter()
             .map(|it| Settled::Refused {
                 item: it.item,
-                code,
+                reason: RefusalReason::Server(code),
             })
             .collect();
         (settled, left)
@@ -430,15 +521,19 @@ impl Outbox {
         }
     }
 
-    /// The connection is gone: what was in flight may have arrived.
-    pub(crate) fn on_disconnected(&mut self) {
+    /// The connection is gone: what was in flight, in the channels returned, may have arrived.
+    pub(crate) fn on_disconnected(&mut self) -> Vec<ChannelId> {
         self.in_flight = 0;
         self.frames_in_flight = 0;
         self.asked.clear();
-        for lane in self.lanes.values_mut() {
-            lane.in_flight = 0;
+        let mut cut = Vec::new();
+        for (channel, lane) in &mut self.lanes {
+            if std::mem::take(&mut lane.in_flight) > 0 {
+                cut.push(*channel);
+            }
             lane.not_before = 0;
         }
+        cut
     }
 
     /// When the next lane that waits for a time may go on.

@@ -18,11 +18,13 @@ fn item(id: u64, tail: &[u8]) -> OutboxItem {
         flags: SendFlags::default(),
         tail: Bytes::copy_from_slice(tail),
         created_ms: 0,
+        after: 0,
+        state: OutboxState::Waiting,
     }
 }
 
 fn outbox(count: u64) -> Outbox {
-    let mut outbox = Outbox::load(Vec::new());
+    let mut outbox = Outbox::load(Vec::new(), 1);
     for _ in 0..count {
         let id = outbox.next_id();
         outbox.push(item(id, b"text"));
@@ -68,7 +70,7 @@ fn what_gathers_goes_into_the_next_frame() {
 
 #[test]
 fn frame_stays_below_the_bytes_of_send_many() {
-    let mut outbox = Outbox::load(Vec::new());
+    let mut outbox = Outbox::load(Vec::new(), 1);
     for _ in 0..10 {
         let id = outbox.next_id();
         outbox.push(item(id, &[b'x'; 20_000]));
@@ -78,13 +80,13 @@ fn frame_stays_below_the_bytes_of_send_many() {
 
 #[test]
 fn message_above_the_limit_of_send_many_goes_alone() {
-    let mut outbox = Outbox::load(vec![item(1, &[b'x'; 100_000]), item(2, b"text")]);
+    let mut outbox = Outbox::load(vec![item(1, &[b'x'; 100_000]), item(2, b"text")], 3);
     assert_eq!(ids(&outbox.next_frame(CHANNEL).unwrap()), [1]);
 }
 
 #[test]
 fn everything_from_disk_and_every_further_attempt_says_retry() {
-    let mut outbox = Outbox::load(vec![item(1, b"a")]);
+    let mut outbox = Outbox::load(vec![item(1, b"a")], 2);
     let id = outbox.next_id();
     outbox.push(item(id, b"b"));
     let retry: Vec<_> = outbox
@@ -177,7 +179,7 @@ fn refusal_says_nothing_of_an_earlier_attempt() {
 
 #[test]
 fn oldest_sixty_four_are_asked_and_answers_settle_them() {
-    let mut outbox = Outbox::load((1..=100).map(|id| item(id, b"text")).collect());
+    let mut outbox = Outbox::load((1..=100).map(|id| item(id, b"text")).collect(), 101);
     let asked = outbox.ask();
     assert_eq!(asked.len(), 64);
     assert_eq!(asked[0].key, key(1));
@@ -200,7 +202,7 @@ fn oldest_sixty_four_are_asked_and_answers_settle_them() {
 
 #[test]
 fn what_only_hello_can_tell_is_not_refused_with_its_channel() {
-    let mut outbox = Outbox::load(vec![item(1, b"a")]);
+    let mut outbox = Outbox::load(vec![item(1, b"a")], 2);
     let id = outbox.next_id();
     outbox.push(item(id, b"b"));
     let (settled, left) = outbox.on_open_refused(CHANNEL, Code::NotFound);
@@ -215,7 +217,7 @@ fn what_only_hello_can_tell_is_not_refused_with_its_channel() {
 
 #[test]
 fn channels_take_turns() {
-    let mut outbox = Outbox::load(Vec::new());
+    let mut outbox = Outbox::load(Vec::new(), 1);
     for channel in [1, 2, 3] {
         for _ in 0..70 {
             let id = outbox.next_id();
@@ -234,4 +236,42 @@ fn channels_take_turns() {
         outbox.on_ack(channel, &acks(frame.len())).unwrap();
     }
     assert_eq!(served, [1, 2, 3]);
+}
+
+#[test]
+fn what_is_too_old_is_taken_out_unless_its_answer_is_awaited() {
+    let mut outbox = Outbox::load(Vec::new(), 1);
+    for created_ms in [10, 20, 30] {
+        let id = outbox.next_id();
+        outbox.push(OutboxItem {
+            created_ms,
+            ..item(id, b"text")
+        });
+    }
+    let expired: Vec<_> = outbox.expire(15).iter().map(|item| item.id).collect();
+    assert_eq!(expired, [1]);
+    assert_eq!(ids(&outbox.next_frame(CHANNEL).unwrap()), [2, 3]);
+    assert!(outbox.expire(100).is_empty(), "in flight");
+    outbox.on_disconnected();
+    outbox.ask();
+    assert!(outbox.expire(100).is_empty(), "asked about in HELLO");
+    outbox.on_disconnected();
+    assert_eq!(outbox.expire(100).len(), 2);
+    assert_eq!(outbox.len(), 0);
+}
+
+#[test]
+fn only_what_never_left_can_be_taken_back() {
+    let mut outbox = outbox(2);
+    assert_eq!(outbox.take_back(key(2)).unwrap().id, 2);
+    outbox.next_frame(CHANNEL).unwrap();
+    assert!(outbox.take_back(key(1)).is_none());
+    outbox.on_disconnected();
+    assert!(outbox.take_back(key(1)).is_none());
+    assert_eq!(outbox.len(), 1);
+    let mut loaded = Outbox::load(vec![item(1, b"a")], 2);
+    assert!(
+        loaded.take_back(key(1)).is_none(),
+        "it may have left in an earlier life"
+    );
 }

@@ -5,12 +5,12 @@
 
 use conch_wire::event::Ack;
 use conch_wire::frame::PushMode;
-use conch_wire::{ChannelId, Event as Entry, EventFlags, Seq};
+use conch_wire::{ChannelId, Seq};
 
 use super::channel::Channel;
 use super::event::{Event, Message};
 use super::merge::Arrived;
-use super::outbox::{OutboxItem, Settled};
+use super::outbox::{OutboxItem, OutboxState, Settled};
 use super::persist::{MessageRow, Persist};
 use super::{Core, Ms};
 
@@ -38,6 +38,12 @@ impl Core {
         for arrived in ready {
             channel.on_placed(&arrived.event, me);
             let Arrived { event, key, .. } = arrived;
+            let own = self.unplaced.remove(&(id, event.seq));
+            let key = key.or(own.as_ref().map(|item| item.key));
+            if let Some(item) = own {
+                self.out.persist.push(Persist::OutboxRemoved(item.id));
+                self.outbox_changed.insert(id);
+            }
             self.out
                 .events
                 .push(Event::Message(Message::read(id, &event, key)));
@@ -47,7 +53,21 @@ impl Core {
                 key,
             }));
         }
+        if !channel.shown && channel.log.held() > self.config.held_events_max.saturating_mul(2) {
+            self.trim(id, self.config.held_events_max);
+        }
         self.note_gap(now + GAP_GRACE_MS, id);
+    }
+
+    /// Lets go of all but the newest `keep` events of a channel; the server has them.
+    pub(super) fn trim(&mut self, id: ChannelId, keep: u32) {
+        let Some(channel) = self.channels.get_mut(&id) else {
+            return;
+        };
+        if let Some(base) = channel.log.trim(keep) {
+            self.changed.insert(id);
+            self.out.persist.push(Persist::MessagesTrimmed(id, base));
+        }
     }
 
     /// A hole that the channel may have is to be fetched at `at`.
@@ -77,6 +97,7 @@ impl Core {
                 self.uncounted.insert(id);
             }
             self.changed.insert(id);
+            self.drop_unplaced(id, first);
             self.out.persist.push(Persist::MessagesRemoved(id));
             self.out.events.push(Event::Skipped {
                 channel: id,
@@ -90,44 +111,34 @@ impl Core {
     pub(super) fn on_settled(&mut self, now: Ms, settled: Settled) {
         match settled {
             Settled::Stored { item, ack } => self.on_stored(now, item, ack),
-            Settled::Refused { item, code } => {
-                self.out.persist.push(Persist::OutboxRemoved(item.id));
-                self.out.events.push(Event::SendRefused {
-                    channel: item.channel,
-                    key: item.key,
-                    code,
-                });
-                self.place(now, item.channel);
-            }
+            Settled::Refused { item, reason } => self.on_given_up(now, item, reason),
         }
     }
 
     /// The session that sent a message gets its ack in place of the event: we know the content, and put it there.
-    fn on_stored(&mut self, now: Ms, item: OutboxItem, ack: Ack) {
-        self.out.persist.push(Persist::OutboxRemoved(item.id));
+    fn on_stored(&mut self, now: Ms, mut item: OutboxItem, ack: Ack) {
+        self.outbox_changed.insert(item.channel);
         self.out.events.push(Event::SendStored {
             channel: item.channel,
             key: item.key,
             seq: ack.seq,
             time_ms: ack.time_ms,
         });
-        let (Some(me), Some(channel)) = (self.meta.user, self.channels.get_mut(&item.channel))
-        else {
-            return;
+        let id = item.channel;
+        item.state = OutboxState::Stored {
+            seq: ack.seq,
+            time_ms: ack.time_ms,
         };
-        channel.log.arrive(Arrived {
-            event: Entry {
-                author: me,
-                seq: ack.seq,
-                time_ms: ack.time_ms,
-                kind: item.kind,
-                flags: EventFlags(item.flags.0 & EventFlags::TABLE.0),
-                tail: item.tail,
-            },
-            key: Some(item.key),
-            attempts: 0,
-        });
-        self.changed.insert(item.channel);
-        self.place(now, item.channel);
+        if !self.await_place(&item) {
+            self.out.persist.push(Persist::OutboxRemoved(item.id));
+            return;
+        }
+        self.changed.insert(id);
+        self.unplaced.insert((id, ack.seq), item);
+        self.place(now, id);
+        // Not yet: it is kept, so that what was shown as sent is shown after a crash, too.
+        if let Some(item) = self.unplaced.get(&(id, ack.seq)) {
+            self.out.persist.push(Persist::Outbox(item.clone()));
+        }
     }
 }

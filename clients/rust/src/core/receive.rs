@@ -115,7 +115,9 @@ impl Core {
             Asked::Send(channel) => self.on_send_refused(now, channel, error),
             Asked::Open(channel) => self.on_open_refused(now, channel, error),
             Asked::Gap(channel) => self.on_gap_refused(now, channel, error),
-            Asked::Older { ticket, .. } => self.on_older_refused(ticket, error),
+            Asked::Older { ticket, .. } | Asked::Range { ticket, .. } => {
+                self.on_page_refused(ticket, error);
+            }
             Asked::Sync => self.on_sync_refused(now, error),
             Asked::Read(channel) => self.on_read_refused(now, channel, error),
             // Counted with the next head; and the session ends with its token, and the next one starts with a new one.

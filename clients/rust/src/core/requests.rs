@@ -22,6 +22,11 @@ pub(crate) enum Asked {
         ticket: u64,
         to: Seq,
     },
+    /// A range that is read and not stored.
+    Range {
+        channel: ChannelId,
+        ticket: u64,
+    },
     Sync,
     /// The last READ of the channel; those before it are forgotten.
     Read(ChannelId),
@@ -72,7 +77,7 @@ impl Requests {
 
     fn count(&mut self, asked: Asked, by: isize) {
         let is_gap = matches!(asked, Asked::Gap(_));
-        if is_gap || matches!(asked, Asked::Older { .. }) {
+        if is_gap || matches!(asked, Asked::Older { .. } | Asked::Range { .. }) {
             self.pages = self.pages.saturating_add_signed(by);
         }
         if is_gap {

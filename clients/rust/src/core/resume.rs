@@ -29,7 +29,11 @@ impl Core {
             client: self.config.client.clone(),
             sync_token: self.meta.sync_token.clone(),
             cursors: self.cursors(),
-            pending: self.outbox.ask(),
+            // Without the session of the last attempts *absent* would not hold. They go again under their keys.
+            pending: match self.meta.session {
+                Some(_) => self.outbox.ask(),
+                None => Vec::new(),
+            },
             replaces: self.meta.session,
             credit_bytes: self.config.credit_bytes,
             push: self.config.push,

@@ -5,7 +5,7 @@
 use conch_wire::event::Ack;
 use conch_wire::frame::{ChannelHead, ChannelOpened, Cursor, ErrorFrame, Send};
 use conch_wire::limits::GAP_STREAMED_MAX;
-use conch_wire::{ChannelId, ClientFrame};
+use conch_wire::{ChannelId, ClientFrame, Seq};
 
 use super::advice::Advice;
 use super::channel::{Channel, SERVER_ALIAS};
@@ -23,6 +23,7 @@ impl Core {
             channel.used = self.used;
         }
         self.out.persist.push(Persist::Outbox(item.clone()));
+        self.outbox_changed.insert(item.channel);
         self.outbox.push(item);
     }
 
@@ -46,6 +47,7 @@ impl Core {
         let Some(frame) = self.outbox.next_frame(channel) else {
             return;
         };
+        self.outbox_changed.insert(channel);
         let request = self.requests.ask(Asked::Send(channel));
         let sends: Vec<_> = frame
             .iter()
@@ -77,6 +79,7 @@ impl Core {
     }
 
     pub(super) fn on_send_refused(&mut self, now: Ms, channel: ChannelId, error: &ErrorFrame) {
+        self.outbox_changed.insert(channel);
         let refusal = self.outbox.on_refused(
             channel,
             error.code,
@@ -86,11 +89,13 @@ impl Core {
             &mut self.jitter,
         );
         match refusal {
-            Some(Refusal::Waits { until }) => self.out.events.push(Event::SendsDelayed {
-                channel,
-                code: error.code,
-                retry_in_ms: until - now,
-            }),
+            Some(Refusal::Waits { until }) => {
+                self.out.events.push(Event::SendsDelayed {
+                    channel,
+                    code: error.code,
+                    retry_in_ms: until - now,
+                });
+            }
             Some(Refusal::Dropped(settled)) => self.on_settled(now, settled),
             Some(Refusal::Reopen) => {
                 self.aliases.forget(channel);
@@ -173,6 +178,7 @@ impl Core {
     fn reset_channel(&mut self, id: ChannelId) {
         if self.channels.remove(&id).is_some() {
             self.gaps.remove(&id);
+            self.drop_unplaced(id, Seq::MAX);
             self.out.persist.push(Persist::MessagesRemoved(id));
             self.out.events.push(Event::ChannelReset { channel: id });
         }
@@ -225,6 +231,7 @@ impl Core {
         self.shown.remove(&id);
         if let Some(channel) = self.channels.get_mut(&id) {
             channel.shown = false;
+            self.trim(id, self.config.held_events_max);
         }
         if let Some(alias) = self.aliases.forget(id) {
             self.put(&ClientFrame::CloseChannel { alias });

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use conch_client::core::{
     ChannelRow, Command, Config, Content, Core, Event, Input, LinkCommand, Loaded, MessageRow,
-    Meta, OutboxItem, Outputs, Persist,
+    Meta, OutboxItem, OutboxState, Outputs, Persist, RefusalReason,
 };
 use conch_client::wire::event::SendFlags;
 use conch_client::wire::{ChannelId, Code, MessageKey, Seq};
@@ -36,6 +36,11 @@ impl Disk {
                 }
                 Persist::MessagesRemoved(id) => {
                     self.messages.retain(|(channel, _), _| *channel != id);
+                }
+                Persist::MessagesTrimmed(id, below) => {
+                    let is_kept =
+                        |(channel, seq): &(ChannelId, Seq)| *channel != id || *seq >= below;
+                    self.messages.retain(|place, _| is_kept(place));
                 }
                 Persist::Message(row) => {
                     self.messages
@@ -81,12 +86,15 @@ pub(crate) struct Device {
     written: Vec<Written>,
     stored: BTreeMap<MessageKey, Seq>,
     refused: BTreeMap<MessageKey, Code>,
+    /// Own messages that were shown as sent, in channels that this device knew and was not told to forget since.
+    sent: BTreeMap<(ChannelId, Seq), MessageKey>,
     removed_once: BTreeSet<ChannelId>,
     connections: u64,
 }
 
 fn config(seed: u64) -> Config {
     Config {
+        held_events_max: if seed.is_multiple_of(5) { 20 } else { u32::MAX },
         first_sight_events: if seed.is_multiple_of(3) { 50 } else { u32::MAX },
         credit_bytes: if seed.is_multiple_of(2) {
             2_000
@@ -100,6 +108,10 @@ fn config(seed: u64) -> Config {
     }
 }
 
+fn is_given_up(item: &OutboxItem) -> bool {
+    matches!(item.state, OutboxState::Refused(_))
+}
+
 impl Device {
     pub(crate) fn new(seed: u64) -> Device {
         Device {
@@ -111,6 +123,7 @@ impl Device {
             written: Vec::new(),
             stored: BTreeMap::new(),
             refused: BTreeMap::new(),
+            sent: BTreeMap::new(),
             removed_once: BTreeSet::new(),
             connections: 0,
         }
@@ -245,6 +258,7 @@ impl Device {
         if let Some(connection) = self.open.take() {
             server.cut(connection, rng);
         }
+        self.check_sent();
         // Inputs name their connection; a new program counts from the start, so the model keeps the numbers apart.
         self.connections += 1_000_000;
         self.core = Core::new(config(self.seed), self.disk.load());
@@ -255,6 +269,19 @@ impl Device {
             .map(|row| (row.channel, row.have))
             .collect();
         self.start(now, server, rng);
+    }
+
+    /// What was shown as sent is on the disk, as an event or in the outbox.
+    fn check_sent(&self) {
+        for ((channel, seq), key) in &self.sent {
+            let row = &self.disk.channels[channel];
+            let is_kept = self.disk.outbox.values().any(|item| item.key == *key);
+            assert!(
+                *seq <= row.have || is_kept,
+                "{seq} of {channel} was shown as sent, and {} is the last that is held",
+                row.have
+            );
+        }
     }
 
     fn send(&mut self, frames: Vec<Bytes>, server: &mut Server) {
@@ -356,8 +383,18 @@ impl Device {
             } => {
                 assert_eq!(server.logs[&channel].keys.get(&key), Some(&seq));
                 assert!(self.stored.insert(key, seq).is_none());
+                if self.core.channel(channel).is_some() {
+                    self.sent.insert((channel, seq), key);
+                }
             }
-            Event::SendRefused { channel, key, code } => {
+            Event::SendRefused {
+                channel,
+                key,
+                reason,
+            } => {
+                let RefusalReason::Server(code) = reason else {
+                    panic!("{reason}: nothing is cancelled, and the test takes no week")
+                };
                 assert!(
                     !server.logs[&channel].keys.contains_key(&key),
                     "a refusal is certain"
@@ -369,20 +406,26 @@ impl Device {
                 if let Some(last) = self.given.insert(channel, to) {
                     assert_eq!(from, last + 1);
                 }
+                self.sent.retain(|(id, seq), _| *id != channel || *seq > to);
             }
             Event::ChannelReset { channel } => {
                 self.given.remove(&channel);
+                self.sent.retain(|(id, _), _| *id != channel);
             }
             Event::ChannelRemoved { channel } => {
                 self.removed_once.insert(channel);
                 self.given.remove(&channel);
+                self.sent.retain(|(id, _), _| *id != channel);
             }
-            Event::Connection(_) | Event::SendsDelayed { .. } | Event::Channel(_) => {}
+            Event::Connection(_)
+            | Event::SendsDelayed { .. }
+            | Event::Channel(_)
+            | Event::Outbox { .. } => {}
         }
     }
 
     pub(crate) fn is_settled(&self, server: &Server) -> bool {
-        self.disk.outbox.is_empty()
+        self.disk.outbox.values().all(is_given_up)
             && server.logs.iter().all(|(id, log)| {
                 let has_left = log.left.is_some();
                 let Some(info) = self.core.channel(*id) else {
@@ -446,18 +489,17 @@ impl Device {
                 (None, Some(code)) => {
                     assert!(written.bad || *code == Code::NotFound, "{code}");
                 }
-                (None, None) => {
-                    // The word of the refusal was lost with a crash; refused it was.
-                    assert!(written.bad || self.connections > 0, "a message is lost");
-                    assert!(
-                        written.bad
-                            || server.logs[&written.channel].first > 1
-                            || server.logs[&written.channel].left.is_some(),
-                        "a message is lost"
-                    );
-                }
+                // The word of the refusal was lost with a crash; refused it was, and that is on the disk.
+                (None, None) => assert!(self.connections > 0, "a message is lost"),
                 (Some(_), Some(_)) => panic!("stored and refused"),
             }
+            let mut kept = self.disk.outbox.values();
+            let is_kept = kept.any(|item| item.key == written.key && is_given_up(item));
+            assert_eq!(
+                is_kept,
+                seq.is_none(),
+                "what was refused is kept for the person"
+            );
         }
     }
 }
