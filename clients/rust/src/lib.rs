@@ -17,7 +17,15 @@ mod native;
 
 #[cfg(feature = "native")]
 pub use native::{
-    Account, Api, ApiError, Channel, Client, ClientBuilder, ClientError, Device, EventStream,
-    Login, Member, Person, SendHandle, SendOutcome, StoreError, TokenError, TokenFuture,
-    TokenProvider,
+    Account, Api, ApiError, Channel, ChannelDetails, Client, ClientBuilder, ClientError, Device,
+    EventStream, Login, Member, Person, Rebuilt, RebuiltReason, SendHandle, SendOutcome,
+    StoreError, TokenError, TokenFuture, TokenProvider, View, ViewItem,
+};
+
+pub use conch_wire::event::ChannelKind;
+pub use conch_wire::frame::PushMode;
+pub use conch_wire::{ChannelId, Code, DeviceId, MemberRole, MessageKey, Seq, UserId};
+pub use core::{
+    ChannelInfo, Config, ConnectionState, Content, Event, Message, OutboxMessage, Preview,
+    RefusalAdvice, RefusalReason, SendState, StopReason,
 };

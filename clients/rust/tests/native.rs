@@ -225,7 +225,7 @@ impl Peer {
 }
 
 async fn client(node: &Node, folder: &Path) -> (Client, EventStream) {
-    let client = ClientBuilder::new(node.endpoint(), folder)
+    let client = ClientBuilder::new(&node.endpoint(), folder)
         .token_provider(Arc::new(Tokens::default()))
         .open()
         .await
@@ -343,7 +343,7 @@ async fn closed_client_says_goodbye_and_lets_go_of_its_folder() {
         timeout(PATIENCE, events.next()).await.unwrap(),
         Some(Event::Connection(ConnectionState::Online))
     ) {}
-    let second = ClientBuilder::new(node.endpoint(), folder.path())
+    let second = ClientBuilder::new(&node.endpoint(), folder.path())
         .open()
         .await;
     assert!(matches!(
@@ -356,7 +356,7 @@ async fn closed_client_says_goodbye_and_lets_go_of_its_folder() {
     drop(peer);
     closing.await.unwrap();
     while timeout(PATIENCE, events.next()).await.unwrap().is_some() {}
-    ClientBuilder::new(node.endpoint(), folder.path())
+    ClientBuilder::new(&node.endpoint(), folder.path())
         .open()
         .await
         .unwrap();

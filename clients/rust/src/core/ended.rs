@@ -113,7 +113,7 @@ impl Core {
         self.out.persist.push(Persist::OutboxRemoved(id));
         item.id = self.outbox.next_id();
         item.state = OutboxState::Waiting;
-        item.after = self.have(item.channel);
+        item.after = self.newest_held(item.channel);
         if used_key == key {
             self.out.persist.push(Persist::Outbox(item.clone()));
             self.outbox_changed.insert(item.channel);
@@ -148,8 +148,10 @@ impl Core {
         }
     }
 
-    pub(super) fn have(&self, channel: ChannelId) -> Seq {
-        self.channels.get(&channel).map_or(0, |it| it.log.have())
+    /// Behind what a message of this moment stands; behind everything in a channel that is not known.
+    pub(super) fn newest_held(&self, channel: ChannelId) -> Seq {
+        let known = self.channels.get(&channel);
+        known.map_or(Seq::MAX, |it| it.log.have())
     }
 
     /// Own messages that are not in the log, in the order in which they were written.

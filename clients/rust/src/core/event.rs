@@ -190,6 +190,7 @@ pub struct OutboxMessage {
     /// When it was written, ms since 1970 by this device's clock.
     pub created_ms: u64,
     /// The newest event of the channel that this device held when it was written: one that is given up stands behind it.
+    /// `u32::MAX`: the channel was not known.
     pub after: Seq,
     /// How far it is.
     pub state: SendState,

@@ -396,7 +396,7 @@ impl Core {
                     flags,
                     tail,
                     created_ms,
-                    after: self.have(channel),
+                    after: self.newest_held(channel),
                     state: OutboxState::Waiting,
                 };
                 self.on_send(item);

@@ -1,23 +1,26 @@
 //! How a [`Client`] is made.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use conch_wire::frame::PushMode;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use url::Url;
 
-use super::client::{Client, ClientError, Shared};
+use super::client::{Client, Shared};
 use super::driver::Driver;
+use super::error::ClientError;
 use super::http::Api;
 use super::login::{OwnTokens, TokenProvider, Tokens};
 use super::socket::Dialer;
-use super::store::Store;
+use super::store::{Opened, Store};
 use super::tls;
 use crate::core::{Config, ConnectionState, Core, StopReason};
 
 /// Calls that wait for the driver; more wait in their callers.
 const REQUESTS_MAX: usize = 256;
+/// Changes that whoever looks at a channel may be behind; then it looks again.
+const TOUCHED_MAX: usize = 256;
 
 /// Settings of a client. Endpoint and data folder are needed; the rest has defaults.
 #[derive(Clone)]
@@ -42,10 +45,10 @@ impl std::fmt::Debug for ClientBuilder {
 impl ClientBuilder {
     /// `endpoint`: `http://…` or `https://…`, as the node prints it. `data_folder`: made if it is not there; one process
     /// at a time.
-    pub fn new(endpoint: impl Into<String>, data_folder: impl Into<PathBuf>) -> ClientBuilder {
+    pub fn new(endpoint: &str, data_folder: &Path) -> ClientBuilder {
         ClientBuilder {
-            endpoint: endpoint.into(),
-            data_folder: data_folder.into(),
+            endpoint: endpoint.to_owned(),
+            data_folder: data_folder.to_owned(),
             roots_pem: Vec::new(),
             tokens: None,
             config: Config::default(),
@@ -71,14 +74,20 @@ impl ClientBuilder {
     }
 
     /// Program and version, for the server's logs; ≤ 64 bytes.
-    pub fn program(mut self, program: impl Into<String>) -> ClientBuilder {
-        self.config.client = program.into();
+    pub fn program(mut self, program: &str) -> ClientBuilder {
+        self.config.client = program.to_owned();
         self
     }
 
     /// How much of a channel that is new to this device is loaded at once: its newest events, so many. `u32::MAX`: all.
     pub fn first_sight_events(mut self, events: u32) -> ClientBuilder {
         self.config.first_sight_events = events;
+        self
+    }
+
+    /// How many of a channel's newest events stay on this device when nobody looks at it: 200 unless said.
+    pub fn held_events(mut self, events: u32) -> ClientBuilder {
+        self.config.held_events_max = events;
         self
     }
 
@@ -104,11 +113,15 @@ impl ClientBuilder {
         let tls =
             tls::client_config(&roots).map_err(|error| ClientError::Tls(error.to_string()))?;
         let api = Api::new(base.clone(), Arc::clone(&tls), &self.config.client)?;
-        let store = Store::open(&self.data_folder).await?;
-        let loaded = store.load().await?;
-        let people = store.people().await?;
+        let Opened {
+            store,
+            loaded,
+            people,
+            login,
+            rebuilt,
+        } = Store::open(&self.data_folder).await?;
         let owner = loaded.meta.user;
-        let own_tokens = Tokens::load(api.clone(), store.clone()).await?;
+        let own_tokens = Tokens::new(api.clone(), store.clone(), login);
 
         let tokens = self
             .tokens
@@ -127,7 +140,15 @@ impl ClientBuilder {
         let (requests, requests_receiver) = mpsc::channel(REQUESTS_MAX);
         let (state, state_receiver) = watch::channel(ConnectionState::Stopped(StopReason::Closed));
         let core = Core::new(config, loaded);
-        let driver = Driver::new(core, store.clone(), dialer, requests_receiver, state);
+        let (touched, _) = broadcast::channel(TOUCHED_MAX);
+        let driver = Driver::new(
+            core,
+            store.clone(),
+            dialer,
+            requests_receiver,
+            touched.clone(),
+            state,
+        );
         tokio::spawn(driver.run());
         Ok(Client::new(Shared {
             api,
@@ -135,8 +156,10 @@ impl ClientBuilder {
             tokens,
             own_tokens,
             requests,
+            touched,
             state: state_receiver,
             owner,
+            rebuilt,
             people: people
                 .into_iter()
                 .map(|person| (person.user, person))

@@ -1,118 +1,33 @@
-//! What an application holds: a [`Client`], cheap to clone, and what it gives out.
-//!
-//! ```no_run
-//! # async fn example() -> Result<(), conch_client::ClientError> {
-//! use conch_client::{ClientBuilder, SendOutcome, core::Event};
-//!
-//! let client = ClientBuilder::new("http://127.0.0.1:8080", "./data").open().await?;
-//! if client.account().await.is_none() {
-//!     client.log_in("ada", "correct horse battery", "laptop").await?;
-//! }
-//! let mut events = client.events().await?;
-//! client.connect().await?;
-//!
-//! let grace = client.user_by_handle("grace").await?;
-//! let channel = client.direct(grace.user).await?.channel;
-//! let sending = client.send(channel, "hello").await?; // safe on this device from here on
-//! match sending.await? {
-//!     SendOutcome::Stored { seq, .. } => println!("stored as {seq}"),
-//!     SendOutcome::Refused { code } => println!("refused: {code}"),
-//! }
-//! while let Some(event) = events.next().await {
-//!     if let Event::Message(message) = event {
-//!         println!("{}: {}", message.author, message.text().unwrap_or("…"));
-//!     }
-//! }
-//! # Ok(()) }
-//! ```
+//! What an application holds: a [`Client`], cheap to clone, and the [`EventStream`]s that it gives out.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use conch_wire::event::{MessageBody, SendFlags, check_send_tail};
 use conch_wire::{ChannelId, Code, DeviceId, EventKind, MessageKey, Seq, UserId};
-use thiserror::Error;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::driver::{Request, SendResult};
-use super::http::{Api, ApiError, Channel, Device, Login, Member, Person};
+use super::channel::Channel;
+use super::driver::{Question, Request};
+use super::error::ClientError;
+use super::http::{Api, ApiError, Device, Login, Member, Person};
 use super::login::{Account, TokenProvider, Tokens};
-use super::store::{Store, StoreError};
-use crate::core::{ChannelInfo, Command, ConnectionState, Event, Message, OutboxItem, Outcome};
+use super::sending::SendHandle;
+use super::store::{Rebuilt, Store};
+use crate::core::{
+    ChannelInfo, Command, ConnectionState, Event, Message, MessageRow, OutboxMessage, Outcome,
+    StopReason,
+};
 
 /// Ids in one lookup of people.
 const PEOPLE_MAX: usize = 100;
-
-/// Why a call did not do what it says.
-#[derive(Debug, Error)]
-pub enum ClientError {
-    #[error("`{0}` is not an endpoint: http://host:port or https://host:port")]
-    Endpoint(String),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Api(#[from] ApiError),
-    #[error("{0}")]
-    Tls(String),
-    #[error("the system has no randomness")]
-    Randomness,
-    /// The message is not one that may be sent; `code` says why.
-    #[error("{what} ({code})")]
-    Invalid { code: Code, what: &'static str },
-    /// Too many messages wait to be sent.
-    #[error("too many messages wait to be sent")]
-    OutboxFull,
-    /// What was asked for is only on the server, and there is no connection.
-    #[error("not connected")]
-    Offline,
-    #[error("refused: {0}")]
-    Refused(Code),
-    /// The data folder holds what another account received.
-    #[error("this data folder belongs to another account; take another folder")]
-    OtherAccount,
-    #[error("somebody is logged in already")]
-    LoggedIn,
-    /// The client was closed, or could not write its data folder.
-    #[error("the client is closed")]
-    Closed,
-}
-
-/// What became of a message.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SendOutcome {
-    /// The server has it for ever, at this place.
-    Stored { seq: Seq, time_ms: u64 },
-    /// The server has not and never will.
-    Refused { code: Code },
-}
-
-/// A message on its way. It goes on without this handle, too; awaiting it tells how it ended, however long that takes.
-#[derive(Debug)]
-pub struct SendHandle {
-    key: MessageKey,
-    outcome: oneshot::Receiver<SendResult>,
-}
-
-impl SendHandle {
-    /// The message's name, by which events speak of it.
-    pub fn key(&self) -> MessageKey {
-        self.key
-    }
-}
-
-impl Future for SendHandle {
-    type Output = Result<SendOutcome, ClientError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.outcome)
-            .poll(context)
-            .map(|outcome| outcome.unwrap_or(Err(ClientError::Closed)))
-    }
-}
+/// Most events of one [`Client::range`].
+const RANGE_EVENTS_MAX: u32 = 1_000;
+/// Pages of one [`Client::history`] beyond those that it needs, before it gives what there is.
+const PAGES_MORE: u32 = 5;
+/// Events of one page.
+const PAGE_EVENTS: u32 = conch_wire::limits::HISTORY_ITEMS_MAX as u32;
 
 /// Events from the moment of subscribing on. One that is not read holds the connection back: drop it when it is not needed.
 #[derive(Debug)]
@@ -137,7 +52,9 @@ pub(super) struct Shared {
     pub(super) tokens: Arc<dyn TokenProvider>,
     pub(super) own_tokens: Arc<Tokens>,
     pub(super) requests: mpsc::Sender<Request>,
+    pub(super) touched: broadcast::Sender<ChannelId>,
     pub(super) state: watch::Receiver<ConnectionState>,
+    pub(super) rebuilt: Option<Rebuilt>,
     /// Whose data the folder held when it was opened.
     pub(super) owner: Option<UserId>,
     pub(super) people: Mutex<BTreeMap<UserId, Person>>,
@@ -177,15 +94,21 @@ impl Client {
         self.ask(Request::Command(Command::Stop)).await
     }
 
+    /// Where the connection stands.
     pub fn connection(&self) -> ConnectionState {
         *self.0.state.borrow()
+    }
+
+    /// Says that the database of the data folder could not be used when it was opened, and what became of it.
+    pub fn rebuilt(&self) -> Option<Rebuilt> {
+        self.0.rebuilt.clone()
     }
 
     /// Events from here on.
     pub async fn events(&self) -> Result<EventStream, ClientError> {
         let (reply, stream) = oneshot::channel();
         self.ask(Request::Subscribe { reply }).await?;
-        Ok(EventStream(stream.await.map_err(closed)?))
+        Ok(EventStream(stream.await.map_err(|_| self.ended())?))
     }
 
     /// Says goodbye, writes what is to be written, and lets go of the data folder. All clones are closed with it.
@@ -289,12 +212,8 @@ impl Client {
 
     /// Sends a text. When this returns, the message is safe on this device and goes out by itself, in order, also after a
     /// crash; the handle tells how it ended.
-    pub async fn send(
-        &self,
-        channel: ChannelId,
-        text: impl Into<String>,
-    ) -> Result<SendHandle, ClientError> {
-        let tail = text.into().into_bytes();
+    pub async fn send(&self, channel: ChannelId, text: &str) -> Result<SendHandle, ClientError> {
+        let tail = text.as_bytes().to_vec();
         self.send_tail(channel, EventKind::Text, SendFlags::default(), tail)
             .await
     }
@@ -303,10 +222,10 @@ impl Client {
     pub async fn send_mentioning(
         &self,
         channel: ChannelId,
-        text: impl Into<String>,
+        text: &str,
         mentions: Vec<UserId>,
     ) -> Result<SendHandle, ClientError> {
-        let tail = MessageBody { mentions }.encode_tail(&text.into());
+        let tail = MessageBody { mentions }.encode_tail(text);
         self.send_tail(channel, EventKind::Text, SendFlags::TABLE, tail)
             .await
     }
@@ -334,15 +253,33 @@ impl Client {
             accepted,
         })
         .await?;
-        let outcome = answer.await.map_err(closed)??;
-        Ok(SendHandle { key, outcome })
+        answer.await.map_err(|_| self.ended())?
     }
 
-    /// Messages that the server has not answered for.
-    pub async fn outbox(&self) -> Result<Vec<OutboxItem>, ClientError> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Request::Outbox { reply }).await?;
-        answer.await.map_err(closed)
+    /// Own messages that are not in their channels' logs, in the order in which they were written: on their way, or given up.
+    pub async fn outbox(&self) -> Result<Vec<OutboxMessage>, ClientError> {
+        self.question(Question::Outbox).await
+    }
+
+    /// Sends a message again that was given up, as the newest of its channel. The same message arrives once, also if an
+    /// earlier attempt did arrive; one that is too old for that is sent as a new one, under a new key.
+    pub async fn retry(&self, key: MessageKey) -> Result<SendHandle, ClientError> {
+        let fresh_key = fresh_key()?;
+        let (accepted, answer) = oneshot::channel();
+        self.ask(Request::Retry {
+            key,
+            fresh_key,
+            accepted,
+        })
+        .await?;
+        answer.await.map_err(|_| self.ended())?
+    }
+
+    /// Takes a message out of the outbox: one that was given up, or one that has never left this device. False: it is neither.
+    pub async fn cancel(&self, key: MessageKey) -> Result<bool, ClientError> {
+        let (done, answer) = oneshot::channel();
+        self.ask(Request::Cancel { key, done }).await?;
+        answer.await.map_err(|_| self.ended())
     }
 
     /// Up to `items` events below `before` (`None`: the newest that this device holds), oldest first. Loads from the server
@@ -353,39 +290,129 @@ impl Client {
         before: Option<Seq>,
         items: u32,
     ) -> Result<Vec<Message>, ClientError> {
-        let before = before.unwrap_or(Seq::MAX);
+        let to = before.unwrap_or(Seq::MAX).saturating_sub(1);
+        let mut pages = items.div_ceil(PAGE_EVENTS).saturating_add(PAGES_MORE);
         loop {
-            let rows = self.0.store.messages(channel, before, items).await?;
+            let rows = self.0.store.newest(channel, 0, to, items).await?;
             let missing = items.saturating_sub(rows.len() as u32);
             let outcome = match missing {
                 0 => Outcome::AtStart,
+                _ if pages == 0 => Outcome::AtStart,
                 _ => self.load_older(channel, missing).await?,
             };
+            pages = pages.saturating_sub(1);
             match outcome {
                 Outcome::Loaded => {}
                 Outcome::Offline if rows.is_empty() => return Err(ClientError::Offline),
                 Outcome::Refused(code) if rows.is_empty() => {
                     return Err(ClientError::Refused(code));
                 }
-                Outcome::AtStart | Outcome::Offline | Outcome::Refused(_) => {
-                    return Ok(rows
-                        .iter()
-                        .map(|row| Message::read(row.channel, &row.event, row.key))
-                        .collect());
-                }
+                _ => return Ok(read_all(rows)),
             }
         }
+    }
+
+    /// Up to `items` events above `after`, oldest first. Those that this device does not hold are read from the server and
+    /// not stored; empty: there are none.
+    pub async fn newer(
+        &self,
+        channel: ChannelId,
+        after: Seq,
+        items: u32,
+    ) -> Result<Vec<Message>, ClientError> {
+        let Some(info) = self.channel_info(channel).await? else {
+            return Ok(Vec::new());
+        };
+        let from = after.saturating_add(1);
+        if from >= info.held_from {
+            let rows = self.0.store.oldest(channel, from, Seq::MAX, items).await?;
+            if !rows.is_empty() || info.held_to >= info.head_seq {
+                return Ok(read_all(rows));
+            }
+        }
+        let from = from.max(info.first_seq);
+        self.load_range(channel, from, info.head_seq, items).await
+    }
+
+    /// The events `from ..= to`, at most 1,000, as many as there are for us. Those that this device does not hold are read
+    /// from the server and not stored.
+    pub async fn range(
+        &self,
+        channel: ChannelId,
+        from: Seq,
+        to: Seq,
+    ) -> Result<Vec<Message>, ClientError> {
+        if to.saturating_sub(from) >= RANGE_EVENTS_MAX {
+            return Err(ClientError::Invalid {
+                code: Code::Invalid,
+                what: "a range has at most 1,000 events",
+            });
+        }
+        let held = match self.channel_info(channel).await? {
+            Some(info) => from >= info.held_from && to.min(info.head_seq) <= info.held_to,
+            None => false,
+        };
+        if held {
+            let rows = self.0.store.oldest(channel, from, to, Seq::MAX).await?;
+            return Ok(read_all(rows));
+        }
+        let mut found: Vec<Message> = Vec::new();
+        loop {
+            let next = found.last().map_or(from, |last| last.seq.saturating_add(1));
+            if next > to {
+                return Ok(found);
+            }
+            let page = self.load_range(channel, next, to, PAGE_EVENTS).await?;
+            if page.is_empty() {
+                return Ok(found);
+            }
+            found.extend(page);
+        }
+    }
+
+    /// The newest `items` events that this device holds, from `from` on.
+    pub(super) async fn held(
+        &self,
+        channel: ChannelId,
+        from: Seq,
+        items: u32,
+    ) -> Result<Vec<Message>, ClientError> {
+        let rows = self.0.store.newest(channel, from, Seq::MAX, items).await?;
+        Ok(read_all(rows))
     }
 
     async fn load_older(&self, channel: ChannelId, items: u32) -> Result<Outcome, ClientError> {
         let (done, outcome) = oneshot::channel();
         self.ask(Request::LoadOlder {
             channel,
-            items: items.min(u16::MAX.into()) as u16,
+            items: items.min(PAGE_EVENTS) as u16,
             done,
         })
         .await?;
-        outcome.await.map_err(closed)
+        outcome.await.map_err(|_| self.ended())
+    }
+
+    async fn load_range(
+        &self,
+        channel: ChannelId,
+        from: Seq,
+        to: Seq,
+        items: u32,
+    ) -> Result<Vec<Message>, ClientError> {
+        let (done, outcome) = oneshot::channel();
+        self.ask(Request::LoadRange {
+            channel,
+            from,
+            to,
+            items: items.min(PAGE_EVENTS) as u16,
+            done,
+        })
+        .await?;
+        match outcome.await.map_err(|_| self.ended())? {
+            Outcome::Page(messages) => Ok(messages),
+            Outcome::Refused(code) => Err(ClientError::Refused(code)),
+            Outcome::Offline | Outcome::Loaded | Outcome::AtStart => Err(ClientError::Offline),
+        }
     }
 
     /// The person has read a channel up to here, on all their devices.
@@ -396,13 +423,25 @@ impl Client {
 
     // ---- channels ----
 
-    /// All channels, those used last first; also those that were left.
+    /// All channels, those used last first; also those that were left. Works without a connection.
     pub async fn channels(&self) -> Result<Vec<ChannelInfo>, ClientError> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Request::Channels { reply }).await?;
-        let mut channels = answer.await.map_err(closed)?;
+        let mut channels = self.question(Question::Channels).await?;
         channels.sort_unstable_by_key(|it| (std::cmp::Reverse(it.used), it.channel));
         Ok(channels)
+    }
+
+    /// One channel; `None` before the server has spoken of it.
+    pub async fn channel_info(
+        &self,
+        channel: ChannelId,
+    ) -> Result<Option<ChannelInfo>, ClientError> {
+        self.question(|reply| Question::Channel(channel, reply))
+            .await
+    }
+
+    /// A channel to work with; nothing is asked.
+    pub fn channel(&self, channel: ChannelId) -> Channel {
+        Channel::new(self.clone(), channel)
     }
 
     /// The application shows a channel: its events come first, and with push mode *opened* at all.
@@ -417,7 +456,8 @@ impl Client {
 
     /// The one channel with this person, made if there is none; with oneself, one's own log.
     pub async fn direct(&self, user: UserId) -> Result<Channel, ClientError> {
-        Ok(self.0.api.direct(&self.token().await?, user).await?)
+        let details = self.0.api.direct(&self.token().await?, user).await?;
+        Ok(self.channel(details.channel))
     }
 
     /// Makes a group.
@@ -428,29 +468,63 @@ impl Client {
     ) -> Result<Channel, ClientError> {
         let (token, key) = (self.token().await?, fresh_key()?);
         let api = &self.0.api;
-        Ok(match api.create_group(&token, key, title, members).await {
+        let details = match api.create_group(&token, key, title, members).await {
             // The answer was lost: under the same key the same group.
             Err(ApiError::Network(_)) => api.create_group(&token, key, title, members).await?,
             other => other?,
-        })
+        };
+        Ok(self.channel(details.channel))
     }
 
+    /// The members of a channel; without a connection those that this device knows of, if it knows.
     pub async fn members(&self, channel: ChannelId) -> Result<Vec<Member>, ClientError> {
-        let members = self.0.api.members(&self.token().await?, channel).await?;
+        let as_of = self.channel_info(channel).await?.map(|info| info.held_to);
+        let asked = match self.token().await {
+            Ok(token) => self
+                .0
+                .api
+                .members(&token, channel)
+                .await
+                .map_err(ClientError::from),
+            Err(error) => Err(error),
+        };
+        let members = match asked {
+            Ok(members) => members,
+            Err(ClientError::Api(ApiError::Network(why))) => {
+                let known = self.known_members(channel).await?;
+                if known.is_empty() {
+                    return Err(ApiError::Network(why).into());
+                }
+                return Ok(known);
+            }
+            Err(error) => return Err(error),
+        };
         let people: Vec<_> = members.iter().map(|it| it.person.clone()).collect();
         self.keep_people(&people).await?;
+        if let Some(as_of) = as_of {
+            self.0.store.save_members(channel, as_of, &members).await?;
+        }
         Ok(members)
     }
 
+    /// The members of a channel as far as this device knows them, without asking the server. Somebody whose names it does
+    /// not know has none.
+    pub async fn known_members(&self, channel: ChannelId) -> Result<Vec<Member>, ClientError> {
+        Ok(self.0.store.members(channel).await?)
+    }
+
+    /// Adds people to a group.
     pub async fn add_members(
         &self,
         channel: ChannelId,
         users: &[UserId],
-    ) -> Result<Channel, ClientError> {
+    ) -> Result<(), ClientError> {
         let token = self.token().await?;
-        Ok(self.0.api.add_members(&token, channel, users).await?)
+        self.0.api.add_members(&token, channel, users).await?;
+        Ok(())
     }
 
+    /// Removes somebody from a group.
     pub async fn remove_member(&self, channel: ChannelId, user: UserId) -> Result<(), ClientError> {
         let token = self.token().await?;
         Ok(self.0.api.remove_member(&token, channel, user).await?)
@@ -466,13 +540,16 @@ impl Client {
         Ok(self.0.api.remove_member(&token, channel, me).await?)
     }
 
-    pub async fn rename(&self, channel: ChannelId, title: &str) -> Result<Channel, ClientError> {
+    /// Gives a group another title.
+    pub async fn rename(&self, channel: ChannelId, title: &str) -> Result<(), ClientError> {
         let token = self.token().await?;
-        Ok(self.0.api.rename(&token, channel, title).await?)
+        self.0.api.rename(&token, channel, title).await?;
+        Ok(())
     }
 
     // ---- people ----
 
+    /// The person of this handle.
     pub async fn user_by_handle(&self, handle: &str) -> Result<Person, ClientError> {
         let token = self.token().await?;
         let person = self.0.api.user_by_handle(&token, handle).await?;
@@ -518,17 +595,37 @@ impl Client {
         Ok(())
     }
 
+    pub(super) fn touched(&self) -> broadcast::Receiver<ChannelId> {
+        self.0.touched.subscribe()
+    }
+
+    async fn question<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> Question,
+    ) -> Result<T, ClientError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Ask(question(reply))).await?;
+        answer.await.map_err(|_| self.ended())
+    }
+
     async fn ask(&self, request: Request) -> Result<(), ClientError> {
-        self.0
-            .requests
-            .send(request)
-            .await
-            .map_err(|_| ClientError::Closed)
+        let asked = self.0.requests.send(request).await;
+        asked.map_err(|_| self.ended())
+    }
+
+    /// Why nobody answers any more.
+    fn ended(&self) -> ClientError {
+        match *self.0.state.borrow() {
+            ConnectionState::Stopped(StopReason::Storage) => ClientError::Storage,
+            _ => ClientError::Closed,
+        }
     }
 }
 
-fn closed(_: oneshot::error::RecvError) -> ClientError {
-    ClientError::Closed
+fn read_all(rows: Vec<MessageRow>) -> Vec<Message> {
+    rows.iter()
+        .map(|row| Message::read(row.channel, &row.event, row.key))
+        .collect()
 }
 
 fn fresh_key() -> Result<MessageKey, ClientError> {

@@ -14,17 +14,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use conch_wire::event::SendFlags;
-use conch_wire::{ChannelId, MessageKey};
-use tokio::sync::{mpsc, oneshot, watch};
+use conch_wire::{ChannelId, MessageKey, Seq};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::client::{ClientError, SendOutcome};
+use super::error::ClientError;
 use super::login::{TokenError, wall_ms};
+use super::sending::{SendHandle, SendOutcome, Sending};
 use super::socket::{Dialer, Outgoing};
 use super::store::{Store, StoreError};
 use crate::core::{
-    Answer, ChannelInfo, Command, ConnectionState, Core, Event, Input, LinkCommand, Ms, OutboxItem,
-    Outcome, Outputs, Persist, StopReason,
+    Answer, ChannelInfo, Command, ConnectionState, Core, Event, Input, LinkCommand, Ms,
+    OutboxMessage, Outcome, Outputs, Persist, StopReason,
 };
 
 /// Inputs of connections waiting for the driver.
@@ -38,7 +39,11 @@ const STORE_PAUSES_MS: [u64; 3] = [50, 500, 2_000];
 /// How long a last GOODBYE may take.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
-pub(super) type SendResult = Result<SendOutcome, ClientError>;
+/// How often messages are looked at for their age, in milliseconds of the wall clock.
+const LOOK_MS: u64 = 3_600_000;
+
+/// What a send is answered with when the message is safe on this device.
+type Taken = Result<SendHandle, ClientError>;
 
 /// What an application's call becomes.
 #[derive(Debug)]
@@ -53,25 +58,46 @@ pub(super) enum Request {
         flags: SendFlags,
         tail: Bytes,
         /// Answered when the message is safe on this device.
-        accepted: oneshot::Sender<Result<oneshot::Receiver<SendResult>, ClientError>>,
+        accepted: oneshot::Sender<Taken>,
+    },
+    Retry {
+        key: MessageKey,
+        fresh_key: MessageKey,
+        accepted: oneshot::Sender<Taken>,
+    },
+    Cancel {
+        key: MessageKey,
+        /// Whether it was taken out.
+        done: oneshot::Sender<bool>,
     },
     LoadOlder {
         channel: ChannelId,
         items: u16,
         done: oneshot::Sender<Outcome>,
     },
-    Channels {
-        reply: oneshot::Sender<Vec<ChannelInfo>>,
+    LoadRange {
+        channel: ChannelId,
+        from: Seq,
+        to: Seq,
+        items: u16,
+        done: oneshot::Sender<Outcome>,
     },
-    Outbox {
-        reply: oneshot::Sender<Vec<OutboxItem>>,
-    },
+    Ask(Question),
     Subscribe {
         reply: oneshot::Sender<mpsc::Receiver<Event>>,
     },
     Close {
         done: oneshot::Sender<()>,
     },
+}
+
+/// What is answered out of the core's memory, once that is stored.
+#[derive(Debug)]
+pub(super) enum Question {
+    Channels(oneshot::Sender<Vec<ChannelInfo>>),
+    Channel(ChannelId, oneshot::Sender<Option<ChannelInfo>>),
+    Outbox(oneshot::Sender<Vec<OutboxMessage>>),
+    Cancelled(bool, oneshot::Sender<bool>),
 }
 
 /// A reader of events, and what it has no room for yet.
@@ -88,11 +114,6 @@ struct Connection {
     task: tokio::task::JoinHandle<()>,
 }
 
-type Accepted = (
-    oneshot::Sender<Result<oneshot::Receiver<SendResult>, ClientError>>,
-    oneshot::Receiver<SendResult>,
-);
-
 #[derive(Debug)]
 pub(super) struct Driver {
     core: Core,
@@ -104,11 +125,17 @@ pub(super) struct Driver {
     requests: mpsc::Receiver<Request>,
     connection: Option<Connection>,
     /// Sends that are stored with the next batch.
-    accepted: Vec<Accepted>,
-    sends: BTreeMap<MessageKey, oneshot::Sender<SendResult>>,
+    accepted: Vec<(oneshot::Sender<Taken>, SendHandle)>,
+    sends: BTreeMap<MessageKey, Sending>,
+    /// Asked in this batch.
+    questions: Vec<Question>,
+    /// When messages were last looked at for their age, ms since 1970.
+    looked_ms: u64,
     tickets: BTreeMap<u64, oneshot::Sender<Outcome>>,
     next_ticket: u64,
     readers: Vec<Reader>,
+    /// Channels of which something is another, for whoever looks at one.
+    touched: broadcast::Sender<ChannelId>,
     state: watch::Sender<ConnectionState>,
     closing: Vec<oneshot::Sender<()>>,
     ended: bool,
@@ -120,6 +147,7 @@ impl Driver {
         store: Store,
         dialer: Dialer,
         requests: mpsc::Receiver<Request>,
+        touched: broadcast::Sender<ChannelId>,
         state: watch::Sender<ConnectionState>,
     ) -> Driver {
         let (inputs_sender, inputs) = mpsc::channel(INPUTS_MAX);
@@ -134,9 +162,12 @@ impl Driver {
             connection: None,
             accepted: Vec::new(),
             sends: BTreeMap::new(),
+            questions: Vec::new(),
+            looked_ms: 0,
             tickets: BTreeMap::new(),
             next_ticket: 0,
             readers: Vec::new(),
+            touched,
             state,
             closing: Vec::new(),
             ended: false,
@@ -148,11 +179,15 @@ impl Driver {
     }
 
     pub(super) async fn run(mut self) {
+        self.look_at_ages();
         while !self.ended {
             self.wait().await;
             self.take_more();
             if let Err(error) = self.carry_out().await {
                 tracing::error!(%error, "the data folder cannot be written");
+                for (accepted, _) in self.accepted.drain(..) {
+                    let _ = accepted.send(Err(ClientError::Store(error.again())));
+                }
                 self.publish(Event::Connection(ConnectionState::Stopped(
                     StopReason::Storage,
                 )));
@@ -200,7 +235,17 @@ impl Driver {
     }
 
     fn give(&mut self, input: Input) {
+        self.look_at_ages();
         self.core.handle(self.now(), input);
+    }
+
+    /// Before anything that may send them: a device may have slept for a week.
+    fn look_at_ages(&mut self) {
+        let wall_ms = wall_ms();
+        if wall_ms.abs_diff(self.looked_ms) >= LOOK_MS {
+            self.looked_ms = wall_ms;
+            self.core.handle(self.now(), Input::Expire { wall_ms });
+        }
     }
 
     fn command(&mut self, command: Command) {
@@ -225,9 +270,7 @@ impl Driver {
                     let _ = accepted.send(Err(ClientError::OutboxFull));
                     return;
                 }
-                let (sender, receiver) = oneshot::channel();
-                self.sends.insert(key, sender);
-                self.accepted.push((accepted, receiver));
+                self.accept(key, accepted);
                 self.command(Command::Send {
                     channel,
                     key,
@@ -237,26 +280,59 @@ impl Driver {
                     created_ms: wall_ms(),
                 });
             }
+            Request::Retry {
+                key,
+                fresh_key,
+                accepted,
+            } => {
+                let wall_ms = wall_ms();
+                match self.core.retry_key(key, fresh_key, wall_ms) {
+                    Some(used) => self.accept(used, accepted),
+                    None => {
+                        let _ = accepted.send(Err(ClientError::NotRefused));
+                        return;
+                    }
+                }
+                self.command(Command::Retry {
+                    key,
+                    fresh_key,
+                    wall_ms,
+                });
+            }
+            Request::Cancel { key, done } => {
+                let can = self.core.can_cancel(key);
+                self.questions.push(Question::Cancelled(can, done));
+                self.command(Command::Cancel { key });
+            }
+            Request::LoadRange {
+                channel,
+                from,
+                to,
+                items,
+                done,
+            } => {
+                let ticket = self.ticket(done);
+                self.command(Command::LoadRange {
+                    ticket,
+                    channel,
+                    from,
+                    to,
+                    items,
+                });
+            }
             Request::LoadOlder {
                 channel,
                 items,
                 done,
             } => {
-                self.next_ticket += 1;
-                let ticket = self.next_ticket;
-                self.tickets.insert(ticket, done);
+                let ticket = self.ticket(done);
                 self.command(Command::LoadOlder {
                     ticket,
                     channel,
                     items,
                 });
             }
-            Request::Channels { reply } => {
-                let _ = reply.send(self.core.channels());
-            }
-            Request::Outbox { reply } => {
-                let _ = reply.send(self.core.outbox());
-            }
+            Request::Ask(question) => self.questions.push(question),
             Request::Subscribe { reply } => {
                 let (sender, receiver) = mpsc::channel(EVENTS_MAX);
                 if reply.send(receiver).is_ok() {
@@ -270,6 +346,27 @@ impl Driver {
                 self.closing.push(done);
                 self.close();
             }
+        }
+    }
+
+    fn accept(&mut self, key: MessageKey, accepted: oneshot::Sender<Taken>) {
+        let (sending, handle) = Sending::new(key);
+        self.sends.insert(key, sending);
+        self.accepted.push((accepted, handle));
+    }
+
+    fn ticket(&mut self, done: oneshot::Sender<Outcome>) -> u64 {
+        self.next_ticket += 1;
+        self.tickets.insert(self.next_ticket, done);
+        self.next_ticket
+    }
+
+    fn answer(&self, question: Question) {
+        match question {
+            Question::Channels(reply) => drop(reply.send(self.core.channels())),
+            Question::Channel(channel, reply) => drop(reply.send(self.core.channel(channel))),
+            Question::Outbox(reply) => drop(reply.send(self.core.outbox())),
+            Question::Cancelled(done, reply) => drop(reply.send(done)),
         }
     }
 
@@ -289,6 +386,9 @@ impl Driver {
         self.persist(&persist).await?;
         for (accepted, handle) in self.accepted.drain(..) {
             let _ = accepted.send(Ok(handle));
+        }
+        for question in std::mem::take(&mut self.questions) {
+            self.answer(question);
         }
         if let Some(connection) = &self.connection {
             for bytes in frames {
@@ -378,20 +478,24 @@ impl Driver {
                     time_ms: *time_ms,
                 },
             ),
-            Event::SendRefused { key, code, .. } => {
-                self.resolve(*key, SendOutcome::Refused { code: *code });
+            Event::SendRefused { key, reason, .. } => {
+                self.resolve(*key, SendOutcome::Refused { reason: *reason });
             }
             Event::Connection(state) => {
                 self.state.send_replace(*state);
             }
             _ => {}
         }
+        if let Some(channel) = event.channel() {
+            // Nobody looks: nobody needs to know.
+            let _ = self.touched.send(channel);
+        }
         self.readers.retain_mut(|reader| reader.put(event.clone()));
     }
 
     fn resolve(&mut self, key: MessageKey, outcome: SendOutcome) {
-        if let Some(waiting) = self.sends.remove(&key) {
-            let _ = waiting.send(Ok(outcome));
+        if let Some(sending) = self.sends.remove(&key) {
+            sending.end(outcome);
         }
     }
 

@@ -41,6 +41,16 @@ pub enum ApiError {
 }
 
 impl ApiError {
+    /// A stable name: the node's code, or one of the SDK's.
+    pub fn code(&self) -> &str {
+        match self {
+            ApiError::Refused { code, .. } => code,
+            ApiError::Network(_) => "unreachable",
+            ApiError::Answer(_) => "bad_answer",
+            ApiError::LoggedOut => "logged_out",
+        }
+    }
+
     /// Whether it is this refusal.
     pub fn is(&self, wanted: &str) -> bool {
         matches!(self, ApiError::Refused { code, .. } if code == wanted)
@@ -86,7 +96,7 @@ impl std::fmt::Debug for Login {
 
 /// A channel as the caller sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Channel {
+pub struct ChannelDetails {
     pub channel: ChannelId,
     pub kind: ChannelKind,
     pub title: String,
@@ -251,11 +261,11 @@ impl TryFrom<LoginJson> for Login {
     }
 }
 
-impl TryFrom<ChannelJson> for Channel {
+impl TryFrom<ChannelJson> for ChannelDetails {
     type Error = ApiError;
 
-    fn try_from(json: ChannelJson) -> Result<Channel, ApiError> {
-        Ok(Channel {
+    fn try_from(json: ChannelJson) -> Result<ChannelDetails, ApiError> {
+        Ok(ChannelDetails {
             channel: number(&json.channel_id)?,
             kind: match json.kind.as_str() {
                 "direct" => ChannelKind::Direct,
@@ -436,7 +446,7 @@ impl Api {
     }
 
     /// The one channel with this person, made if there is none; with oneself, one's own log.
-    pub async fn direct(&self, token: &str, user: UserId) -> Result<Channel, ApiError> {
+    pub async fn direct(&self, token: &str, user: UserId) -> Result<ChannelDetails, ApiError> {
         let body = serde_json::json!({ "user_id": user.to_string() });
         let request = self.request(Method::POST, &["channels", "direct"], Some(token));
         self.json::<ChannelJson>(request.json(&body))
@@ -451,7 +461,7 @@ impl Api {
         key: MessageKey,
         title: &str,
         members: &[UserId],
-    ) -> Result<Channel, ApiError> {
+    ) -> Result<ChannelDetails, ApiError> {
         let request = self
             .request(Method::POST, &["channels"], Some(token))
             .header("idempotency-key", hex(&key.0))
@@ -459,7 +469,11 @@ impl Api {
         self.json::<ChannelJson>(request).await?.try_into()
     }
 
-    pub async fn channel(&self, token: &str, channel: ChannelId) -> Result<Channel, ApiError> {
+    pub async fn channel(
+        &self,
+        token: &str,
+        channel: ChannelId,
+    ) -> Result<ChannelDetails, ApiError> {
         let request = self.request(
             Method::GET,
             &["channels", &channel.to_string()],
@@ -473,7 +487,7 @@ impl Api {
         token: &str,
         channel: ChannelId,
         title: &str,
-    ) -> Result<Channel, ApiError> {
+    ) -> Result<ChannelDetails, ApiError> {
         let request = self
             .request(
                 Method::PATCH,
@@ -496,7 +510,7 @@ impl Api {
         token: &str,
         channel: ChannelId,
         users: &[UserId],
-    ) -> Result<Channel, ApiError> {
+    ) -> Result<ChannelDetails, ApiError> {
         let path = ["channels", &channel.to_string(), "members"];
         let request = self
             .request(Method::POST, &path, Some(token))

@@ -71,13 +71,12 @@ impl std::fmt::Debug for Tokens {
 }
 
 impl Tokens {
-    pub(super) async fn load(api: Api, store: Store) -> Result<Arc<Tokens>, StoreError> {
-        let login = store.load_login().await?;
-        Ok(Arc::new(Tokens {
+    pub(super) fn new(api: Api, store: Store, login: Option<StoredLogin>) -> Arc<Tokens> {
+        Arc::new(Tokens {
             api,
             store,
             login: Mutex::new(login),
-        }))
+        })
     }
 
     pub(super) async fn account(&self) -> Option<Account> {

@@ -1,7 +1,14 @@
 //! The data folder: what was applied is there after opening it again, and one process at a time has it.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use bytes::Bytes;
+use conch_wire::event::{ChannelKind, SendFlags};
+use conch_wire::{Event, EventFlags, MemberRole, MessageKey, SessionId, UserId};
+
 use super::*;
+use crate::core::{
+    ChannelRow, Listing, ListingPhase, Marks, Meta, OutboxItem, OutboxState, Preview,
+};
 
 fn channel_row(have: Seq) -> ChannelRow {
     ChannelRow {
@@ -24,6 +31,13 @@ fn channel_row(have: Seq) -> ChannelRow {
             wanted: 8,
             uncounted: true,
         },
+        last: Some(Preview {
+            seq: 8,
+            author: UserId(3),
+            time_ms: 1_795_255_200_123,
+            kind: 1,
+            text: "grüß dich".to_owned(),
+        }),
         informed_seq: 5,
         listed: 3,
         used: 77,
@@ -54,7 +68,15 @@ fn item(id: u64) -> OutboxItem {
         flags: SendFlags::TABLE,
         tail: Bytes::from_static(b"tail"),
         created_ms: 5,
+        after: Seq::MAX,
+        state: OutboxState::Waiting,
     }
+}
+
+async fn open(folder: &Path) -> Store {
+    let opened = Store::open(folder).await.unwrap();
+    assert_eq!(opened.rebuilt, None);
+    opened.store
 }
 
 #[tokio::test]
@@ -70,7 +92,7 @@ async fn what_was_applied_is_there_after_opening_again() {
             phase: ListingPhase::Check,
         },
     };
-    let store = Store::open(folder.path()).await.unwrap();
+    let store = open(folder.path()).await;
     assert_eq!(store.load().await.unwrap(), Loaded::default());
     let steps = [
         Persist::Meta(meta.clone()),
@@ -86,24 +108,24 @@ async fn what_was_applied_is_there_after_opening_again() {
     store.close().await;
     drop(store);
 
-    let store = Store::open(folder.path()).await.unwrap();
+    let store = open(folder.path()).await;
     let loaded = store.load().await.unwrap();
     assert_eq!(loaded.meta, meta);
     assert_eq!(loaded.channels, [channel_row(4)]);
     assert_eq!(loaded.outbox, [item(1), item(2)]);
     let channel = channel_row(4).channel;
     assert_eq!(
-        store.messages(channel, Seq::MAX, 10).await.unwrap(),
+        store.newest(channel, 0, Seq::MAX, 10).await.unwrap(),
         [message(3), message(4)]
     );
-    assert_eq!(store.messages(channel, 4, 10).await.unwrap(), [message(3)]);
-    assert_eq!(store.messages(channel, 9, 1).await.unwrap(), [message(4)]);
+    assert_eq!(store.newest(channel, 0, 3, 10).await.unwrap(), [message(3)]);
+    assert_eq!(store.newest(channel, 0, 8, 1).await.unwrap(), [message(4)]);
 }
 
 #[tokio::test]
 async fn forgetting_keeps_what_is_still_to_be_sent() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).await.unwrap();
+    let store = open(folder.path()).await;
     let steps = [
         Persist::Channel(Box::new(channel_row(3))),
         Persist::Message(message(3)),
@@ -118,11 +140,11 @@ async fn forgetting_keeps_what_is_still_to_be_sent() {
 #[tokio::test]
 async fn one_process_at_a_time_has_the_folder() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).await.unwrap();
+    let store = open(folder.path()).await;
     assert!(matches!(
         Store::open(folder.path()).await,
         Err(StoreError::InUse(_))
     ));
     drop(store);
-    Store::open(folder.path()).await.unwrap();
+    open(folder.path()).await;
 }
