@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use conch_client::core::{Config, ConnectionState, Content, Event, Message};
 use conch_client::{Client, ClientBuilder, SendHandle, SendOutcome, TokenFuture, TokenProvider};
 use conch_conformance::host::{Command, Said, ShownMessage};
-use conch_wire::{ChannelId, MessageKey};
+use conch_wire::{ChannelId, Code, MessageKey};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::watch;
 
@@ -38,7 +38,7 @@ async fn main() -> Result<()> {
         ..Config::default()
     };
     let endpoint = url.replacen("ws", "http", 1).replace("/v1/ws", "");
-    let client = ClientBuilder::new(endpoint, data_dir)
+    let client = ClientBuilder::new(&endpoint, data_dir.as_ref())
         .config(config)
         .program("conch-conform-host-rust")
         .token_provider(Arc::new(tokens))
@@ -79,7 +79,7 @@ async fn main() -> Result<()> {
 async fn act(client: &Client, command: Command) -> Result<()> {
     match command {
         Command::Send { channel, text, id } => {
-            let handle = client.send(ChannelId(channel), text).await?;
+            let handle = client.send(ChannelId(channel), &text).await?;
             tokio::spawn(report(handle, channel, id));
         }
         Command::Open { channel } => client.open_channel(ChannelId(channel)).await?,
@@ -123,10 +123,10 @@ async fn report(handle: SendHandle, channel: u64, id: String) {
             channel,
             seq,
         }),
-        Ok(SendOutcome::Refused { code }) => {
+        Ok(SendOutcome::Refused { reason }) => {
             say(&Said::Refused {
                 id: Some(id),
-                code: code.number(),
+                code: reason.code().map_or(0, Code::number),
             });
         }
         Err(_) => {} // the client was closed first
@@ -170,10 +170,10 @@ impl Told {
                     seq,
                 });
             }
-            Event::SendRefused { key, code, .. } if self.earlier.contains(&key) => {
+            Event::SendRefused { key, reason, .. } if self.earlier.contains(&key) => {
                 say(&Said::Refused {
                     id: None,
-                    code: code.number(),
+                    code: reason.code().map_or(0, Code::number),
                 });
             }
             Event::Channel(info) => {

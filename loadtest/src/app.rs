@@ -64,7 +64,7 @@ pub struct AppTally {
 impl AppPlan {
     /// Logs in, and connects.
     pub async fn start(self, handle: &str, password: &str, checker: SharedChecker) -> Result<App> {
-        let client = ClientBuilder::new(self.endpoint, self.folder)
+        let client = ClientBuilder::new(&self.endpoint, &self.folder)
             .config(Config {
                 client: "conch-load sdk".to_owned(),
                 first_sight_events: u32::MAX,
@@ -110,7 +110,7 @@ impl App {
         self.counts.unsettled.fetch_add(1, Ordering::Relaxed);
         let (user, device) = (self.user, self.device);
         self.lock().attempted(channel, user, device, key, print);
-        let sending = self.client.send(channel, text).await;
+        let sending = self.client.send(channel, &text).await;
         let counts = Arc::clone(&self.counts);
         let checker = Arc::clone(&self.checker);
         tokio::spawn(async move {

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use conch_client::core::{ChannelInfo, ConnectionState, Content, Event, Message};
+use conch_client::core::{
+    ChannelInfo, ConnectionState, Content, Event, Message, OutboxMessage, SendState,
+};
 use conch_client::wire::{ChannelId, MemberRole, MessageKey, Seq, UserId};
 use conch_client::{Client, ClientError, EventStream};
 use tokio::time::{Instant, sleep_until};
@@ -80,7 +82,7 @@ impl Chat<'_> {
             "you are {} (@{})",
             account.display_name, account.handle
         ));
-        let waiting = self.client.outbox().await?;
+        let waiting = self.unsent().await?;
         if !waiting.is_empty() {
             say(&format!(
                 "{} messages of last time are still to be sent",
@@ -88,8 +90,9 @@ impl Chat<'_> {
             ));
         }
         for item in waiting {
-            let text = String::from_utf8_lossy(&item.tail).into_owned();
-            self.remember(item.key, item.channel, text);
+            if let Content::Text { text, .. } = item.content {
+                self.remember(item.key, item.channel, text);
+            }
         }
         self.client.connect().await?;
         self.list().await
@@ -213,15 +216,16 @@ impl Chat<'_> {
                     println!("  ✓ stored {time}: {}", show::beginning(&sent.text));
                 }
             }
-            Event::SendRefused { key, code, .. } => {
+            Event::SendRefused { key, reason, .. } => {
                 if let Some(sent) = self.sending.remove(&key) {
                     println!(
                         "  ✗ not sent ({}): {}",
-                        code.name(),
+                        reason.name(),
                         show::beginning(&sent.text)
                     );
                 }
             }
+            Event::Outbox { .. } => {}
             Event::SendsDelayed {
                 code, retry_in_ms, ..
             } => say(&format!(
@@ -470,14 +474,14 @@ impl Chat<'_> {
             }
         }
         let user = self.user(handle).await?;
-        let channel = self.client.direct(user).await?.channel;
+        let channel = self.client.direct(user).await?.id();
         self.open(channel).await
     }
 
     async fn group(&mut self, title: &str, handles: &[String]) -> anyhow::Result<()> {
         let users = self.users(handles).await?;
         let group = self.client.create_group(title, &users).await?;
-        self.open(group.channel).await
+        self.open(group.id()).await
     }
 
     /// The group where the person is.
@@ -585,10 +589,17 @@ impl Chat<'_> {
         Ok(())
     }
 
+    /// Messages that go out by themselves.
+    async fn unsent(&self) -> anyhow::Result<Vec<OutboxMessage>> {
+        let mut outbox = self.client.outbox().await?;
+        outbox.retain(|it| matches!(it.state, SendState::Waiting | SendState::Sending));
+        Ok(outbox)
+    }
+
     // ---- the end ----
 
     async fn end(&mut self) -> anyhow::Result<()> {
-        match self.client.outbox().await?.len() {
+        match self.unsent().await?.len() {
             0 => {}
             left => say(&format!("{left} messages are sent next time")),
         }

@@ -77,7 +77,7 @@ pub(crate) async fn run(
                 members.push(person(client, handle).await?);
             }
             let group = client.create_group(&title, &members).await?;
-            println!("channel {}", group.channel);
+            println!("channel {}", group.id());
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -132,7 +132,7 @@ async fn channel(client: &Client, place: &Place, deadline: Instant) -> anyhow::R
             client.direct(peer.user).await
         };
         match found.await {
-            Ok(channel) => return Ok(channel.channel),
+            Ok(channel) => return Ok(channel.id()),
             Err(ClientError::Api(error)) if error.is_passing() && Instant::now() < deadline => {
                 tokio::time::sleep(AGAIN).await;
             }
@@ -160,14 +160,14 @@ async fn send(
     let mut waiting = VecDeque::new();
     let mut all_stored = true;
     if let Some(text) = text {
-        waiting.push_back(client.send(channel, text).await?);
+        waiting.push_back(client.send(channel, &text).await?);
     } else {
         let mut lines = Lines::new();
         while let Some(line) = lines.next().await {
             if line.is_empty() {
                 continue;
             }
-            waiting.push_back(client.send(channel, line).await?);
+            waiting.push_back(client.send(channel, &line).await?);
             if waiting.len() >= SENDS_WAITING_MAX {
                 match settle(channel, &mut waiting, deadline).await? {
                     Some(stored) => all_stored &= stored,
@@ -195,10 +195,10 @@ async fn settle(
     waiting: &mut VecDeque<SendHandle>,
     deadline: Instant,
 ) -> anyhow::Result<Option<bool>> {
-    let Some(oldest) = waiting.front_mut() else {
+    let Some(oldest) = waiting.front() else {
         return Ok(Some(true));
     };
-    let Ok(outcome) = timeout_at(deadline, oldest).await else {
+    let Ok(outcome) = timeout_at(deadline, oldest.outcome()).await else {
         return Ok(None);
     };
     waiting.pop_front();
@@ -207,8 +207,8 @@ async fn settle(
             println!("stored {channel} {seq}");
             Ok(Some(true))
         }
-        SendOutcome::Refused { code } => {
-            println!("refused {channel} {}", code.name());
+        SendOutcome::Refused { reason } => {
+            println!("refused {channel} {}", reason.name());
             Ok(Some(false))
         }
     }

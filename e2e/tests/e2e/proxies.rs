@@ -55,7 +55,7 @@ struct Told {
 
 impl App {
     async fn open(front: &Front, place: &Place, channel: ChannelId) -> Result<App> {
-        let client = ClientBuilder::new(front.base_url(), place.path().join("app"))
+        let client = ClientBuilder::new(&front.base_url(), &place.path().join("app"))
             .root_certificates(front.certificate_pem().as_bytes().to_vec())
             .config(Config {
                 reconnect_base_ms: 50,
@@ -182,7 +182,7 @@ async fn idle_kill_loses_nothing(kind: Kind) -> Result<()> {
         written.push(format!("message {round}"));
         stored(
             app.client
-                .send(pair.channel, format!("app {round}"))
+                .send(pair.channel, &format!("app {round}"))
                 .await?,
         )
         .await?;
@@ -214,7 +214,7 @@ async fn reload_loses_nothing(kind: Kind) -> Result<()> {
         while app.count(|it| it.offline) == offline || app.count(|it| it.online) == online {
             ben.say(1, &message(n)).await?;
             written.push(format!("message {n}"));
-            handles.push(app.client.send(pair.channel, format!("app {n}")).await?);
+            handles.push(app.client.send(pair.channel, &format!("app {n}")).await?);
             written.push(format!("app {n}"));
             n += 1;
             ensure!(n < 5_000, "the reload cut nothing\n{}", front.output());
@@ -241,7 +241,7 @@ async fn large_messages_and_bursts_pass(kind: Kind) -> Result<()> {
     let mut ben = enter(&node, &pair.ben, pair.channel, 1).await?;
     let mut written = Vec::new();
     let large = "ü".repeat(100_000);
-    stored(app.client.send(pair.channel, large.clone()).await?).await?;
+    stored(app.client.send(pair.channel, &large).await?).await?;
     written.push(large);
     for n in 0..300 {
         ben.say(1, &message(n)).await?;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use conch_client::core::{Content, Event};
+use conch_client::core::{Content, Event, SendState};
 use conch_client::{Client, ClientBuilder, EventStream, SendOutcome};
 use conch_e2e::{PASSWORD, Pair, Place, SOON, enter, eventually, message, texts};
 use conch_loadtest::forward::Forward;
@@ -12,7 +12,7 @@ use conch_wire::ChannelId;
 use tokio::sync::watch;
 
 async fn open(forward: &Forward, folder: &Path) -> Result<Client> {
-    let client = ClientBuilder::new(forward.base_url(), folder)
+    let client = ClientBuilder::new(&forward.base_url(), folder)
         .config(conch_client::core::Config {
             reconnect_base_ms: 50,
             reconnect_cap_ms: 400,
@@ -58,14 +58,14 @@ async fn unsent_messages_survive_the_application_and_leave_in_order() -> Result<
     node.kill();
     endpoint.send_replace(None);
     for n in 1..=20 {
-        client.send(pair.channel, n.to_string()).await?;
+        client.send(pair.channel, &n.to_string()).await?;
     }
     client.close().await;
     let client = open(&forward, &folder).await?;
     ensure!(client.outbox().await?.len() == 20);
     client.connect().await?;
     for n in 21..=30 {
-        client.send(pair.channel, n.to_string()).await?;
+        client.send(pair.channel, &n.to_string()).await?;
     }
     let node = place.start().await?;
     endpoint.send_replace(Some(node.http().to_owned()));
@@ -150,7 +150,11 @@ async fn application_learns_of_a_refusal_for_good() -> Result<()> {
         matches!(outcome, SendOutcome::Refused { .. }),
         "{outcome:?}"
     );
-    ensure!(client.outbox().await?.is_empty());
+    let outbox = client.outbox().await?;
+    let [kept] = &outbox[..] else {
+        anyhow::bail!("{outbox:?}")
+    };
+    ensure!(matches!(kept.state, SendState::Refused { .. }), "{kept:?}");
     ensure!(texts(&node, &pair.ben, pair.channel).await?.is_empty());
     Ok(())
 }
