@@ -102,9 +102,9 @@ chaos: build ## Kill a node again and again under load for CHAOS_S seconds; ends
 	target/debug/conch-load chaos --seconds $(CHAOS_S) --seed $(CHAOS_SEED)
 
 .PHONY: fuzz
-fuzz: setup ## Fuzz the frame splitter and every decoder, FUZZ_S seconds each
+fuzz: setup ## Fuzz the frame splitter, every decoder and the WebSocket carrier, FUZZ_S seconds each
 	@command -v cargo-fuzz >/dev/null || $(CARGO) install cargo-fuzz --locked
-	@for target in split client_frame server_frame event_body; do \
+	@for target in split client_frame server_frame event_body websocket; do \
 		$(CARGO) fuzz run -s none $$target -- -max_total_time=$(FUZZ_S) -max_len=65536; \
 	done
 

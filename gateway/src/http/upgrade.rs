@@ -6,6 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -14,7 +15,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use conch_wire::Code;
 use hyper_util::rt::TokioIo;
-use tungstenite::handshake::derive_accept_key;
 
 use super::caller::{Address, Peer};
 use super::problem::{Answer, HttpReason, Problem};
@@ -139,8 +139,16 @@ fn check(api: &Api, request: &Request, headers: &HeaderMap) -> Answer<HeaderValu
     if STANDARD.decode(key.as_bytes()).map_or(0, |k| k.len()) != 16 {
         return Err(bad("Sec-WebSocket-Key is not 16 bytes"));
     }
-    HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
+    HeaderValue::from_str(&accept_key(key.as_bytes()))
         .map_err(|_| bad("Sec-WebSocket-Key is not usable"))
+}
+
+/// `Sec-WebSocket-Accept` for a key (RFC 6455, section 4.2.2): it proves that this is a WebSocket server, nothing more.
+fn accept_key(key: &[u8]) -> String {
+    let mut digest = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    digest.update(key);
+    digest.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    STANDARD.encode(digest.finish())
 }
 
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
@@ -158,4 +166,15 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 
 fn has_exact(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     tokens(headers, name).any(|t| t == token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::accept_key;
+
+    #[test]
+    fn the_example_of_the_rfc() {
+        let accept = accept_key(b"dGhlIHNhbXBsZSBub25jZQ==");
+        assert_eq!(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
 }

@@ -1,30 +1,29 @@
 //! WebSocket as a transport: a binary message is a chunk of whole frames.
 //!
-//! Around tungstenite's sans-IO context instead of its stream, because the message limit has to rise when the client is
-//! authenticated. Buffers are small: an idle connection holds 4 KiB. Breaches of RFC 6455 end the connection with the
-//! status the RFC names; text messages and empty ones are not ours and end it with `bad_frame`.
+//! The carrier's rules are [`conch_websocket`]'s; here are the bytes. An idle connection owns no buffer: it is read into
+//! one that all connections of a thread share, and what was read is copied once, to exactly as many bytes. What goes out is
+//! written from where it lies. Breaches of RFC 6455 end the connection with the status the RFC names; text messages and
+//! empty ones are not ours and end it with `bad_frame`. Of several pings only the newest is answered, as the RFC allows.
 
-use std::io::{self, Read, Write};
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use conch_websocket::{
+    Breach, Decoder, HEADER_BYTES_MAX, Item, Opcode, close_payload, frame_header,
+};
 use conch_wire::Code;
 use conch_wire::limits::FRAME_BYTES_MAX;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tungstenite::error::{CapacityError, ProtocolError};
-use tungstenite::protocol::frame::CloseFrame;
-use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
-use tungstenite::{Error, Message, Utf8Bytes};
 
 use super::{Closing, Gone, Incoming, Progress, Transport};
 
-/// Read buffer of a connection.
-const READ_BUFFER_BYTES: usize = 4_096;
-/// Frames of the carrier are gathered up to this before they are written without being flushed.
-const WRITE_BUFFER_BYTES: usize = 16_384;
-/// Hard end of the write buffer: the largest chunk, a pong and a close.
-const WRITE_BUFFER_MAX_BYTES: usize = 2 * FRAME_BYTES_MAX;
+/// Most bytes of one read; every worker thread has a buffer of this size.
+const READ_BYTES: usize = 65_536;
+/// Messages up to this are copied behind their header and written as one piece: cheaper than two pieces.
+const COPIED_BYTES_MAX: usize = 1_024;
 /// Largest message of a client that has not been authenticated: HELLO and some of what is pipelined behind it.
 const EARLY_MESSAGE_BYTES: usize = 65_536;
 /// Largest message after that: one frame, or several smaller ones.
@@ -32,103 +31,188 @@ const MESSAGE_BYTES_MAX: usize = FRAME_BYTES_MAX;
 /// Bytes that may arrive without completing a message: an endless continuation of tiny fragments ends here.
 const UNFINISHED_BYTES_MAX: u64 = 2 * MESSAGE_BYTES_MAX as u64;
 
+thread_local! {
+    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct WebSocket<S> {
-    context: WebSocketContext,
     socket: S,
+    decoder: Decoder,
+    /// Read and not taken yet; without memory while it is empty.
+    input: BytesMut,
+    output: Output,
     progress: Progress,
     /// `received_bytes` when the last message was complete.
     complete_at: u64,
+}
+
+/// What is on its way out: the frame that is being written, and what has to follow it.
+#[derive(Debug, Default)]
+struct Output {
+    current: Option<Written>,
+    /// A message behind a frame that is not written whole yet.
+    message: Option<Bytes>,
+    pong: Option<Bytes>,
+    close: Option<Bytes>,
     closing: bool,
+}
+
+/// A frame and how far it is written.
+#[derive(Debug)]
+struct Written {
+    header: [u8; HEADER_BYTES_MAX],
+    header_bytes: usize,
+    payload: Bytes,
+    written: usize,
+}
+
+impl Written {
+    fn new(opcode: Opcode, payload: Bytes) -> Written {
+        let (header, header_bytes) = frame_header(opcode, payload.len());
+        Written {
+            header,
+            header_bytes,
+            payload,
+            written: 0,
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.written == self.header_bytes + self.payload.len()
+    }
+
+    /// Writes some of what is left.
+    fn poll_write<S: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        socket: &mut S,
+    ) -> Poll<io::Result<usize>> {
+        let header = &self.header[self.written.min(self.header_bytes)..self.header_bytes];
+        let payload = &self.payload[self.written.saturating_sub(self.header_bytes)..];
+        let socket = Pin::new(socket);
+        let n = if header.is_empty() {
+            ready!(socket.poll_write(cx, payload))?
+        } else if payload.len() <= COPIED_BYTES_MAX {
+            let mut whole = [0; HEADER_BYTES_MAX + COPIED_BYTES_MAX];
+            let used = header.len() + payload.len();
+            whole[..header.len()].copy_from_slice(header);
+            whole[header.len()..used].copy_from_slice(payload);
+            ready!(socket.poll_write(cx, &whole[..used]))?
+        } else {
+            let pieces = [IoSlice::new(header), IoSlice::new(payload)];
+            ready!(socket.poll_write_vectored(cx, &pieces))?
+        };
+        if n == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        self.written += n;
+        Poll::Ready(Ok(n))
+    }
+}
+
+impl Output {
+    fn next(&mut self) -> Option<Written> {
+        if let Some(payload) = self.message.take() {
+            return Some(Written::new(Opcode::Binary, payload));
+        }
+        if let Some(payload) = self.pong.take() {
+            return Some(Written::new(Opcode::Pong, payload));
+        }
+        let payload = self.close.take()?;
+        Some(Written::new(Opcode::Close, payload))
+    }
+
+    /// Closes once; nothing goes out behind it.
+    fn close(&mut self, status: u16, reason: &str) {
+        if !self.closing {
+            self.closing = true;
+            self.close = Some(close_payload(status, reason).into());
+        }
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> WebSocket<S> {
     /// Takes an upgraded connection over.
     pub fn new(socket: S) -> WebSocket<S> {
-        let config = WebSocketConfig::default()
-            .read_buffer_size(READ_BUFFER_BYTES)
-            .write_buffer_size(WRITE_BUFFER_BYTES)
-            .max_write_buffer_size(WRITE_BUFFER_MAX_BYTES)
-            .max_message_size(Some(EARLY_MESSAGE_BYTES))
-            .max_frame_size(Some(EARLY_MESSAGE_BYTES));
         WebSocket {
-            context: WebSocketContext::new(Role::Server, Some(config)),
             socket,
+            decoder: Decoder::new(EARLY_MESSAGE_BYTES),
+            input: BytesMut::new(),
+            output: Output::default(),
             progress: Progress::default(),
             complete_at: 0,
-            closing: false,
         }
     }
-}
 
-/// The polled socket as a blocking one that says "would block".
-struct Bridge<'a, 'b, S> {
-    socket: &'a mut S,
-    cx: &'a mut Context<'b>,
-    progress: &'a mut Progress,
-}
-
-fn blocking<T>(poll: Poll<io::Result<T>>) -> io::Result<T> {
-    match poll {
-        Poll::Ready(result) => result,
-        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+    /// The next whole thing; reads while there is none. `None`: the connection is over.
+    fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Item, Breach>>> {
+        loop {
+            match self.decoder.next(&mut self.input) {
+                Ok(None) => {}
+                Ok(Some(item)) => {
+                    self.complete_at = self.progress.received_bytes;
+                    return Poll::Ready(Some(Ok(item)));
+                }
+                Err(breach) => return Poll::Ready(Some(Err(breach))),
+            }
+            if self.progress.received_bytes - self.complete_at > UNFINISHED_BYTES_MAX {
+                return Poll::Ready(Some(Err(Breach::TooBig)));
+            }
+            if self.input.is_empty() {
+                // Messages handed out may still share it; an idle connection must not.
+                self.input = BytesMut::new();
+            }
+            if ready!(self.poll_read(cx)).is_err() {
+                return Poll::Ready(None);
+            }
+        }
     }
-}
 
-impl<S: AsyncRead + Unpin> Read for Bridge<'_, '_, S> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let mut buf = ReadBuf::new(buf);
-        blocking(Pin::new(&mut *self.socket).poll_read(self.cx, &mut buf))?;
-        let n = buf.filled().len();
-        self.progress.received_bytes += n as u64;
-        Ok(n)
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        READ_BUFFER.with_borrow_mut(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            let read = ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buffer));
+            let bytes = buffer.filled();
+            if read.is_err() || bytes.is_empty() {
+                return Poll::Ready(Err(Gone));
+            }
+            self.progress.received_bytes += bytes.len() as u64;
+            self.input.extend_from_slice(bytes);
+            Poll::Ready(Ok(()))
+        })
     }
-}
 
-impl<S: AsyncWrite + Unpin> Write for Bridge<'_, '_, S> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        let n = blocking(Pin::new(&mut *self.socket).poll_write(self.cx, buf))?;
-        self.progress.sent_bytes += n as u64;
-        Ok(n)
+    /// Ready when everything is with the operating system.
+    fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        let output = &mut self.output;
+        while let Some(mut frame) = output.current.take().or_else(|| output.next()) {
+            while !frame.is_done() {
+                match frame.poll_write(cx, &mut self.socket) {
+                    Poll::Ready(Ok(n)) => self.progress.sent_bytes += n as u64,
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Gone)),
+                    Poll::Pending => {
+                        output.current = Some(frame);
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+        Pin::new(&mut self.socket).poll_flush(cx).map_err(|_| Gone)
     }
-    fn flush(&mut self) -> io::Result<()> {
-        blocking(Pin::new(&mut *self.socket).poll_flush(self.cx))
-    }
-}
 
-/// The context, and a bridge over the other fields.
-macro_rules! bridged {
-    ($self:ident, $cx:ident) => {
-        (
-            &mut $self.context,
-            &mut Bridge {
-                socket: &mut $self.socket,
-                cx: $cx,
-                progress: &mut $self.progress,
-            },
-        )
-    };
-}
-
-fn would_block(error: &Error) -> bool {
-    matches!(error, Error::Io(e) if e.kind() == io::ErrorKind::WouldBlock)
-}
-
-/// What an error means for the connection.
-fn incoming_of(error: Error) -> Incoming {
-    match error {
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Incoming::Gone,
-        Error::Protocol(_) => Incoming::Breach {
-            status: 1002,
-            what: "protocol error",
-        },
-        Error::Utf8(_) => Incoming::Breach {
-            status: 1007,
-            what: "text is not UTF-8",
-        },
-        Error::Capacity(CapacityError::MessageTooLong { .. }) => TOO_BIG,
-        _ => Incoming::Gone,
+    /// Shuts the way out and reads until the other side ends: after a breach the carrier's framing means nothing.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if Pin::new(&mut self.socket).poll_shutdown(cx).is_pending() {
+            return Poll::Pending;
+        }
+        loop {
+            self.input.clear();
+            if ready!(self.poll_read(cx)).is_err() {
+                return Poll::Ready(());
+            }
+        }
     }
 }
 
@@ -139,54 +223,48 @@ fn not_frames(what: &'static str) -> Incoming {
     }
 }
 
-const TOO_BIG: Incoming = Incoming::Breach {
-    status: 1009,
-    what: "message too big",
-};
-
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for WebSocket<S> {
     fn poll_recv(&mut self, cx: &mut Context<'_>, _now_ms: u64) -> Poll<Incoming> {
-        let (context, bridge) = bridged!(self, cx);
-        let result = context.read(bridge);
-        let incoming = match result {
-            Ok(Message::Binary(chunk)) if chunk.is_empty() => not_frames("empty message"),
-            Ok(Message::Binary(chunk)) => Incoming::Frames(chunk),
-            Ok(Message::Text(_)) => not_frames("text message"),
-            Ok(Message::Ping(_) | Message::Pong(_)) => Incoming::Control,
-            Ok(Message::Close(_) | Message::Frame(_)) => Incoming::Gone,
-            Err(error) if would_block(&error) => {
-                if self.progress.received_bytes - self.complete_at > UNFINISHED_BYTES_MAX {
-                    return Poll::Ready(TOO_BIG);
-                }
-                return Poll::Pending;
-            }
-            Err(error) => incoming_of(error),
-        };
-        self.complete_at = self.progress.received_bytes;
-        if incoming == Incoming::Gone {
-            // The answer to a close frame is queued: one try to get it out.
-            let (context, bridge) = bridged!(self, cx);
-            let _ = context.flush(bridge);
+        if self.output.current.is_some() {
+            // A pong may wait for room; whoever waits for more than that is woken all the same.
+            let _ = self.poll_output(cx);
         }
+        let incoming = match ready!(self.poll_item(cx)) {
+            Some(Ok(Item::Binary(chunk))) if chunk.is_empty() => not_frames("empty message"),
+            Some(Ok(Item::Binary(chunk))) => Incoming::Frames(chunk),
+            Some(Ok(Item::Text)) => not_frames("text message"),
+            Some(Ok(Item::Ping(payload))) => {
+                self.output.pong = Some(payload);
+                let _ = self.poll_output(cx);
+                Incoming::Control
+            }
+            Some(Ok(Item::Pong)) => Incoming::Control,
+            Some(Ok(Item::Close(status))) => {
+                // One try to get the answer out: the other side does not wait for anything else.
+                self.output.close(status.unwrap_or(1000), "");
+                let _ = self.poll_output(cx);
+                Incoming::Gone
+            }
+            Some(Err(breach)) => Incoming::Breach {
+                status: breach.status(),
+                what: breach.what(),
+            },
+            None => Incoming::Gone,
+        };
         Poll::Ready(incoming)
     }
 
     fn send(&mut self, cx: &mut Context<'_>, chunk: Bytes) -> Result<(), Gone> {
-        let (context, bridge) = bridged!(self, cx);
-        match context.write(bridge, Message::Binary(chunk)) {
-            Ok(()) => Ok(()),
-            Err(error) if would_block(&error) => Ok(()),
-            Err(_) => Err(Gone),
+        debug_assert!(self.output.message.is_none(), "the last flush was ready");
+        self.output.message = Some(chunk);
+        match self.poll_output(cx) {
+            Poll::Ready(Err(gone)) => Err(gone),
+            _ => Ok(()),
         }
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-        let (context, bridge) = bridged!(self, cx);
-        match context.flush(bridge) {
-            Ok(()) => Poll::Ready(Ok(())),
-            Err(error) if would_block(&error) => Poll::Pending,
-            Err(_) => Poll::Ready(Err(Gone)),
-        }
+        self.poll_output(cx)
     }
 
     fn progress(&self) -> Progress {
@@ -194,38 +272,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for WebSocket
     }
 
     fn authenticated(&mut self) {
-        self.context.set_config(|config| {
-            config.max_message_size = Some(MESSAGE_BYTES_MAX);
-            config.max_frame_size = Some(MESSAGE_BYTES_MAX);
-        });
+        self.decoder.set_message_bytes_max(MESSAGE_BYTES_MAX);
     }
 
     fn poll_close(&mut self, cx: &mut Context<'_>, closing: Closing) -> Poll<()> {
-        if !self.closing {
-            self.closing = true;
-            let (status, reason) = match closing {
-                Closing::Ours(ending) => match ending.code {
-                    Some(code) => (code.number(), code.name()),
-                    None => (1000, ""),
-                },
-                Closing::Breach { status, what } => (status, what),
-            };
-            let frame = CloseFrame {
-                code: status.into(),
-                reason: Utf8Bytes::from_static(reason),
-            };
-            let (context, bridge) = bridged!(self, cx);
-            match context.close(bridge, Some(frame)) {
-                Ok(()) => {}
-                Err(error) if would_block(&error) => {}
-                Err(_) => return Poll::Ready(()),
-            }
-        }
-        let (context, bridge) = bridged!(self, cx);
-        match context.flush(bridge) {
-            Ok(()) => {}
-            Err(error) if would_block(&error) => return Poll::Pending,
-            Err(_) => return Poll::Ready(()),
+        let (status, reason) = match closing {
+            Closing::Ours(ending) => match ending.code {
+                Some(code) => (code.number(), code.name()),
+                None => (1000, ""),
+            },
+            Closing::Breach { status, what } => (status, what),
+        };
+        self.output.close(status, reason);
+        if ready!(self.poll_output(cx)).is_err() {
+            return Poll::Ready(());
         }
         // Reading on until the other side has closed keeps a reset from overtaking the close frame. What comes is not
         // looked at.
@@ -233,34 +293,98 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for WebSocket
             return self.poll_drain(cx);
         }
         loop {
-            let (context, bridge) = bridged!(self, cx);
-            match context.read(bridge) {
-                Ok(Message::Close(_)) => {}
-                Ok(_) => {}
-                Err(error) if would_block(&error) => return Poll::Pending,
-                Err(Error::Protocol(_) | Error::Utf8(_) | Error::Capacity(_)) => {
-                    return self.poll_drain(cx);
-                }
-                Err(_) => return Poll::Ready(()),
+            match ready!(self.poll_item(cx)) {
+                Some(Ok(Item::Close(_))) | None => return Poll::Ready(()),
+                Some(Ok(_)) => {}
+                Some(Err(_)) => return self.poll_drain(cx),
             }
         }
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
-    /// Shuts the way out and reads until the other side ends: after a breach the carrier's framing means nothing.
-    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if Pin::new(&mut self.socket).poll_shutdown(cx).is_pending() {
-            return Poll::Pending;
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a test ends at the first surprise
+    use std::future::poll_fn;
+
+    use futures_util::{SinkExt, StreamExt};
+    use tokio::io::{DuplexStream, duplex};
+    use tokio_tungstenite::WebSocketStream;
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::protocol::Role;
+
+    use super::*;
+    use crate::session::effect::Ending;
+
+    /// A connection whose pipe holds `room` bytes.
+    async fn connection(room: usize) -> (WebSocket<DuplexStream>, WebSocketStream<DuplexStream>) {
+        let (here, there) = duplex(room);
+        let client = WebSocketStream::from_raw_socket(there, Role::Client, None).await;
+        (WebSocket::new(here), client)
+    }
+
+    #[tokio::test]
+    async fn a_connection_owns_no_buffer_when_everything_was_taken() {
+        let (mut server, mut client) = connection(100_000).await;
+        for size in [1, 900, 40_000] {
+            let sent = Bytes::from(vec![5; size]);
+            client.send(Message::Binary(sent.clone())).await.unwrap();
+            let incoming = poll_fn(|cx| server.poll_recv(cx, 0)).await;
+            assert_eq!(incoming, Incoming::Frames(sent));
+            let more = poll_fn(|cx| Poll::Ready(server.poll_recv(cx, 0))).await;
+            assert_eq!(more, Poll::Pending);
+            assert_eq!(server.input.capacity(), 0, "after {size} bytes");
+            assert_eq!(server.decoder.held_bytes(), 0);
         }
-        let mut sink = [0; 4_096];
-        loop {
-            let mut buf = ReadBuf::new(&mut sink);
-            match Pin::new(&mut self.socket).poll_read(cx, &mut buf) {
-                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {}
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
-            }
+    }
+
+    #[tokio::test]
+    async fn pings_in_the_middle_of_a_message_wait_for_its_end_and_the_newest_is_answered() {
+        let (mut server, mut client) = connection(64).await;
+        let sent = Bytes::from((0..10_000).map(|n| n as u8).collect::<Vec<_>>());
+        poll_fn(|cx| Poll::Ready(server.send(cx, sent.clone())))
+            .await
+            .unwrap();
+        for payload in ["first", "second"] {
+            let ping = Message::Ping(payload.into());
+            let pinged = tokio::join!(client.send(ping), poll_fn(|cx| server.poll_recv(cx, 0)));
+            assert_eq!(pinged.1, Incoming::Control);
         }
+        let flushed = poll_fn(|cx| server.poll_flush(cx));
+        let read = async { [client.next().await, client.next().await] };
+        let (flushed, read) = tokio::join!(flushed, read);
+        flushed.unwrap();
+        let [message, pong] = read.map(|message| message.unwrap().unwrap());
+        assert_eq!(message, Message::Binary(sent));
+        assert_eq!(pong, Message::Pong("second".into()));
+    }
+
+    #[tokio::test]
+    async fn a_close_comes_behind_what_was_sent_and_ends_when_the_other_side_closes() {
+        let (mut server, mut client) = connection(64).await;
+        let sent = Bytes::from(vec![1; 5_000]);
+        poll_fn(|cx| Poll::Ready(server.send(cx, sent.clone())))
+            .await
+            .unwrap();
+        let ending = Ending {
+            code: Some(Code::GoingAway),
+            detail: "",
+        };
+        let closed = async move {
+            poll_fn(|cx| server.poll_close(cx, Closing::Ours(ending))).await;
+        };
+        let read = async {
+            let read = [client.next().await, client.next().await];
+            // The answer to the close goes out here.
+            assert!(client.next().await.is_none());
+            read
+        };
+        let ((), read) = tokio::join!(closed, read);
+        let [message, close] = read.map(|message| message.unwrap().unwrap());
+        assert_eq!(message, Message::Binary(sent));
+        let Message::Close(Some(frame)) = close else {
+            panic!("{close:?}");
+        };
+        assert_eq!(u16::from(frame.code), Code::GoingAway.number());
     }
 }

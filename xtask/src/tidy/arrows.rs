@@ -7,11 +7,17 @@ use crate::workspace::Metadata;
 /// Crates and the crates of ours that each may use.
 const ARROWS: &[(&str, &[&str])] = &[
     ("conch-wire", &[]),
+    ("conch-websocket", &[]),
     ("conch-store", &["conch-wire"]),
     ("conch-router", &["conch-wire", "conch-store"]),
     (
         "conch-gateway",
-        &["conch-wire", "conch-store", "conch-router"],
+        &[
+            "conch-wire",
+            "conch-websocket",
+            "conch-store",
+            "conch-router",
+        ],
     ),
     ("conch-client", &["conch-wire"]),
     ("conch-chat", &["conch-client"]),
