@@ -55,6 +55,7 @@ impl BadNetwork {
         self.tcp.set_target(Some(doors.http.parse()?));
         Ok(Doors {
             http: self.tcp.address().to_string(),
+            http_certificate_sha256: doors.http_certificate_sha256,
             quic: doors
                 .quic
                 .zip(self.udp.as_ref())

@@ -104,6 +104,16 @@ impl Api {
         }
     }
 
+    /// The same for a node that shows this certificate (PEM).
+    pub fn trusting(base: impl Into<String>, pem: &str) -> Result<Api, HttpError> {
+        let certificate = reqwest::Certificate::from_pem(pem.as_bytes())?;
+        let client = Client::builder().tls_certs_only([certificate]).build()?;
+        Ok(Api {
+            base: base.into(),
+            client,
+        })
+    }
+
     /// Makes an account and logs its first device in.
     pub async fn sign_up(&self, handle: &str, password: &str) -> Result<Login, HttpError> {
         self.credentials("/v1/accounts", handle, password, "first")

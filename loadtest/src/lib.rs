@@ -2,6 +2,7 @@
 //! nodes, and a plain protocol client.
 pub mod app;
 pub mod bad_network;
+pub mod certificate;
 pub mod chaos;
 pub mod checker;
 pub mod device;

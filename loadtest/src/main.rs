@@ -11,7 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use conch_loadtest::chaos::{self, ChaosPlan};
-use conch_loadtest::measure::{self, SaturationPlan};
+use conch_loadtest::measure::{self, AckPlan, SaturationPlan};
+use conch_loadtest::raw::Transport;
 
 /// Proves and measures a Conch node from the outside
 #[derive(Debug, Parser)]
@@ -68,6 +69,9 @@ struct MeasureArgs {
     /// Length of the figures that run for a time, in seconds
     #[arg(long, default_value_t = 60)]
     seconds: u64,
+    /// `ack` and `cpu`: over what
+    #[arg(long, value_enum, default_value_t = Over::Ws)]
+    over: Over,
     /// `ack`: sends per second
     #[arg(long, default_value_t = 500)]
     rate: u32,
@@ -83,6 +87,9 @@ struct MeasureArgs {
     /// `idle`: connections
     #[arg(long, default_value_t = 2_000)]
     connections: usize,
+    /// `connect`: connections of each kind
+    #[arg(long, default_value_t = 2_000)]
+    handshakes: usize,
     /// Folder on the disk that is meant; what is made there is removed at the end
     #[arg(long, default_value = ".")]
     folder: PathBuf,
@@ -98,9 +105,34 @@ enum Figure {
     Cpu,
     /// Start to ready with many messages stored; memory at rest
     Start,
-    /// Bytes per idle WebSocket
+    /// Bytes per idle connection, on each transport
     Idle,
+    /// CPU per connection made, with full and resumed handshakes
+    Connect,
+    /// `ack` at 1,000 sends per second and `cpu`, over TLS and over QUIC
+    Transports,
 }
+
+/// The transports by the names that the figures use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum Over {
+    Ws,
+    Wss,
+    Quic,
+}
+
+impl From<Over> for Transport {
+    fn from(over: Over) -> Transport {
+        match over {
+            Over::Ws => Transport::WebSocket,
+            Over::Wss => Transport::Tls,
+            Over::Quic => Transport::Quic,
+        }
+    }
+}
+
+/// `transports`: sends per second at the steady rate.
+const STEADY_RATE: u32 = 1_000;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -129,22 +161,42 @@ async fn run_measure(args: MeasureArgs) -> Result<bool> {
         .with_context(|| format!("make a folder in {}", args.folder.display()))?;
     let folder = temporary.path();
     let wanted = |figure| args.figure == figure || args.figure == Figure::All;
+    let ack = |transport, rate| AckPlan {
+        transport,
+        rate,
+        seconds: args.seconds,
+    };
+    let saturation = |transport| SaturationPlan {
+        transport,
+        pairs: args.pairs,
+        batch: args.batch.into(),
+        seconds: args.seconds,
+    };
     if wanted(Figure::Ack) {
-        say(&measure::ack(folder, args.rate, args.seconds).await?);
+        let plan = ack(args.over.into(), args.rate);
+        say(&measure::ack(folder, plan).await?);
     }
     if wanted(Figure::Cpu) {
-        let plan = SaturationPlan {
-            pairs: args.pairs,
-            batch: args.batch.into(),
-            seconds: args.seconds,
-        };
-        say(&measure::saturate(folder, plan).await?);
+        say(&measure::saturate(folder, saturation(args.over.into())).await?);
     }
     if wanted(Figure::Start) {
         say(&measure::start(folder, args.messages).await?);
     }
     if wanted(Figure::Idle) {
-        say(&measure::idle(folder, args.connections).await?);
+        for transport in [Transport::WebSocket, Transport::Tls, Transport::Quic] {
+            say(&measure::idle(folder, transport, args.connections).await?);
+        }
+    }
+    if wanted(Figure::Connect) {
+        say(&measure::connect(folder, args.handshakes).await?);
+    }
+    if wanted(Figure::Transports) {
+        for transport in [Transport::Tls, Transport::Quic] {
+            say(&measure::ack(folder, ack(transport, STEADY_RATE)).await?);
+        }
+        for transport in [Transport::Tls, Transport::Quic] {
+            say(&measure::saturate(folder, saturation(transport)).await?);
+        }
     }
     Ok(true)
 }

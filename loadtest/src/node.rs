@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::certificate::Certificate;
 use crate::raw::{Doors, QuicDoor};
 
 /// How often a condition of the process is looked at.
@@ -77,6 +78,8 @@ pub struct NodePlan {
     pub dev: bool,
     /// Where QUIC listens, `ip:port`; not at all without.
     pub quic: Option<String>,
+    /// HTTP, WebSocket and QUIC show this certificate; without it HTTP is plain, and QUIC shows one of the node's own.
+    pub certificate: Option<Certificate>,
     /// How long the start may take.
     pub start_within: Duration,
 }
@@ -102,6 +105,7 @@ pub struct Ready {
 pub struct Node {
     child: Child,
     ready: Ready,
+    certificate: Option<Certificate>,
     stderr: PathBuf,
     /// From spawn to the ready file.
     pub started_in: Duration,
@@ -117,6 +121,7 @@ impl NodePlan {
             args: Vec::new(),
             dev: true,
             quic: None,
+            certificate: None,
             start_within: Duration::from_secs(60),
         })
     }
@@ -130,6 +135,16 @@ impl NodePlan {
     pub fn with_quic(mut self) -> NodePlan {
         self.quic = Some("127.0.0.1:0".to_owned());
         self
+    }
+
+    /// The plan with TLS, and a certificate made for it.
+    pub fn with_tls(mut self) -> Result<NodePlan, NodeError> {
+        let made = Certificate::make(&self.folder).map_err(|source| NodeError::Io {
+            what: "make a certificate",
+            source,
+        })?;
+        self.certificate = Some(made);
+        Ok(self)
     }
 
     /// The plan with one more variable in the environment.
@@ -166,6 +181,10 @@ impl NodePlan {
             .arg("--ready-file")
             .arg(&ready_file)
             .args(self.dev.then_some("--dev"))
+            .args(self.certificate.iter().flat_map(|it| {
+                let (chain, key) = (it.chain.as_os_str(), it.key.as_os_str());
+                ["--tls-cert".as_ref(), chain, "--tls-key".as_ref(), key]
+            }))
             .args(self.quic.iter().flat_map(|address| ["--quic", address]))
             .args(&self.args)
             .envs(
@@ -180,6 +199,7 @@ impl NodePlan {
         let child = command.spawn().map_err(NodeError::Spawn)?;
         Ok(Starting {
             child: Some(child),
+            certificate: self.certificate.clone(),
             began,
             ready_file,
             stderr,
@@ -197,6 +217,7 @@ impl NodePlan {
 #[derive(Debug)]
 pub struct Starting {
     child: Option<Child>,
+    certificate: Option<Certificate>,
     began: Instant,
     ready_file: PathBuf,
     stderr: PathBuf,
@@ -215,6 +236,7 @@ impl Starting {
                 return Ok(Node {
                     child: self.child.take().expect("taken only here and in ended"),
                     ready,
+                    certificate: self.certificate.clone(),
                     stderr: self.stderr.clone(),
                     started_in,
                 });
@@ -289,21 +311,36 @@ impl Node {
     /// Where clients connect to.
     pub fn doors(&self) -> Doors {
         let address = self.ready.quic.as_deref().and_then(|it| it.parse().ok());
-        let quic = address.zip(self.ready.quic_certificate_sha256.clone()).map(
-            |(address, certificate_sha256)| QuicDoor {
+        let of_files = self.certificate.as_ref().map(|it| it.sha256.clone());
+        let of_quic = of_files
+            .clone()
+            .or_else(|| self.ready.quic_certificate_sha256.clone());
+        let quic = address
+            .zip(of_quic)
+            .map(|(address, certificate_sha256)| QuicDoor {
                 address,
                 certificate_sha256,
-            },
-        );
+            });
         Doors {
             http: self.ready.http.clone(),
+            http_certificate_sha256: of_files,
             quic,
         }
     }
 
-    /// `http://ip:port`.
+    /// `http://ip:port`, or `https://` with a certificate.
     pub fn base_url(&self) -> String {
-        format!("http://{}", self.ready.http)
+        let scheme = if self.certificate.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://{}", self.ready.http)
+    }
+
+    /// The certificate that it was given.
+    pub fn certificate(&self) -> Option<&Certificate> {
+        self.certificate.as_ref()
     }
 
     /// What the ready file said.

@@ -15,17 +15,27 @@ use hdrhistogram::Histogram;
 use tokio::sync::mpsc;
 
 use super::disk::{DiskProbe, latencies};
-use super::{Pair, TEXT_BYTES, fresh_node, hello, pairs};
-use crate::raw::{Draft, RawClient};
+use super::{Pair, TEXT_BYTES, api, fresh_node, generator_cpu, hello, pairs};
+use crate::raw::{Draft, RawClient, Transport};
 
 const ROUNDS: u32 = 5;
 const PAIRS: usize = 50;
 /// Probes of the disk per round: two seconds' worth on a common disk.
 const PROBES: u64 = 2_000;
 
+/// How acks are measured.
+#[derive(Clone, Copy, Debug)]
+pub struct AckPlan {
+    pub transport: Transport,
+    /// Sends per second.
+    pub rate: u32,
+    pub seconds: u64,
+}
+
 /// Durable acks at a rate.
 #[derive(Clone, Debug)]
 pub struct AckFigures {
+    pub transport: Transport,
     pub rate: u32,
     pub acks: u64,
     pub ack_us: [u64; 3],
@@ -35,6 +45,8 @@ pub struct AckFigures {
     pub refused: u64,
     /// CPU time of the node per message at this rate.
     pub node_cpu_us: f64,
+    /// The same of the generator.
+    pub generator_cpu_us: f64,
 }
 
 impl fmt::Display for AckFigures {
@@ -43,10 +55,11 @@ impl fmt::Display for AckFigures {
         let [disk50, disk99, disk_max] = self.fdatasync_us;
         write!(
             f,
-            "ack: {} durable sends/s, {} acked, {} refused: p50 {p50} µs, p99 {p99} µs, max {max} µs; disk fdatasync of 4 KiB in \
+            "ack: {} durable sends/s over {}, {} acked, {} refused: p50 {p50} µs, p99 {p99} µs, max {max} µs; disk fdatasync of 4 KiB in \
              the same run: p50 {disk50} µs, p99 {disk99} µs, max {disk_max} µs; ratio p50 {:.1}, p99 {:.1}; generator's own \
-             lag p99 {} µs{}; node {:.1} CPU-µs per message",
+             lag p99 {} µs{}; node {:.1} CPU-µs per message, generator {:.1}",
             self.rate,
+            self.transport,
             self.acks,
             self.refused,
             p50 as f64 / disk50.max(1) as f64,
@@ -58,6 +71,7 @@ impl fmt::Display for AckFigures {
                 ""
             },
             self.node_cpu_us,
+            self.generator_cpu_us,
         )
     }
 }
@@ -70,10 +84,16 @@ struct Tally {
 
 type Shared = Arc<Mutex<Tally>>;
 
-/// Measures `seconds` of sending at `rate` per second.
-pub async fn ack(folder: &Path, rate: u32, seconds: u64) -> Result<AckFigures> {
-    let (_plan, node) = fresh_node(folder, "ack").await?;
-    let pairs = pairs(&node, PAIRS).await?;
+/// Measures sending at a rate.
+pub async fn ack(folder: &Path, plan: AckPlan) -> Result<AckFigures> {
+    let AckPlan {
+        transport,
+        rate,
+        seconds,
+    } = plan;
+    let name = format!("ack-{transport}");
+    let (_plan, node) = fresh_node(folder, &name, transport).await?;
+    let pairs = pairs(&api(&node)?, PAIRS).await?;
     let tally: Shared = Arc::new(Mutex::new(Tally {
         ack_us: latencies(),
         lag_us: latencies(),
@@ -82,34 +102,39 @@ pub async fn ack(folder: &Path, rate: u32, seconds: u64) -> Result<AckFigures> {
     let mut lanes = Vec::new();
     for pair in &pairs {
         let (lane, due) = mpsc::unbounded_channel();
-        let (sender, _) = RawClient::open(node.http(), hello(&pair.sender)).await?;
-        let (receiver, _) = RawClient::open(node.http(), hello(&pair.receiver)).await?;
+        let endpoint = node.doors().endpoint(transport)?;
+        let (sender, _) = RawClient::open_at(&endpoint, hello(&pair.sender)).await?;
+        let (receiver, _) = RawClient::open_at(&endpoint, hello(&pair.receiver)).await?;
         tokio::spawn(drain(receiver));
         tokio::spawn(send_when_due(sender, pair.clone(), due, Arc::clone(&tally)));
         lanes.push(lane);
     }
     let mut disk = DiskProbe::new(folder)?;
-    let mut cpu = Duration::ZERO;
+    let (mut cpu, mut own_cpu) = (Duration::ZERO, Duration::ZERO);
     for _ in 0..ROUNDS {
         disk = tokio::task::spawn_blocking(move || disk.run(PROBES).map(|()| disk)).await??;
-        let before = node.cpu()?;
+        let (before, own_before) = (node.cpu()?, generator_cpu());
         let lanes = lanes.clone();
         let count = u64::from(rate) * seconds / u64::from(ROUNDS);
         tokio::task::spawn_blocking(move || pace(&lanes, rate, count)).await?;
         // Answers that are on their way.
         tokio::time::sleep(Duration::from_millis(300)).await;
         cpu += node.cpu()?.saturating_sub(before);
+        own_cpu += generator_cpu().saturating_sub(own_before);
     }
     let tally = tally.lock().expect("no lane panics while it holds this");
     let three = |h: &Histogram<u64>| [h.value_at_quantile(0.5), h.value_at_quantile(0.99), h.max()];
+    let each = |used: Duration| used.as_micros() as f64 / tally.ack_us.len().max(1) as f64;
     Ok(AckFigures {
+        transport,
         rate,
         acks: tally.ack_us.len(),
         ack_us: three(&tally.ack_us),
         fdatasync_us: three(&disk.took_us),
         lag_p99_us: tally.lag_us.value_at_quantile(0.99),
         refused: tally.refused,
-        node_cpu_us: cpu.as_micros() as f64 / tally.ack_us.len().max(1) as f64,
+        node_cpu_us: each(cpu),
+        generator_cpu_us: each(own_cpu),
     })
 }
 

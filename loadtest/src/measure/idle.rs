@@ -1,13 +1,15 @@
-//! What an idle WebSocket costs the node: the slope of its resident memory over the number of connections.
+//! What an idle connection costs the node: the slope of its resident memory over the number of connections.
 
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use conch_wire::limits;
+use tokio::time::Instant;
 
-use super::{fresh_node, hello, sign_up};
-use crate::raw::RawClient;
+use super::{api, fresh_node, hello, sign_up};
+use crate::raw::{RawClient, Transport};
 
 /// Connections of one person, each a session of its own: what a node allows.
 const PER_PERSON: usize = 20;
@@ -17,6 +19,7 @@ const WARM: usize = 50;
 /// Memory over connections.
 #[derive(Clone, Debug)]
 pub struct IdleFigures {
+    pub transport: Transport,
     /// (connections, resident bytes).
     pub points: Vec<(usize, u64)>,
 }
@@ -40,8 +43,9 @@ impl fmt::Display for IdleFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "idle: {:.0} bytes of the node per idle WebSocket (session included; slope);",
-            self.bytes_each()
+            "idle: {:.0} bytes of the node per idle connection over {} (session included; slope);",
+            self.bytes_each(),
+            self.transport
         )?;
         for (connections, bytes) in &self.points {
             write!(
@@ -55,33 +59,44 @@ impl fmt::Display for IdleFigures {
 }
 
 /// Opens `connections` in four steps.
-pub async fn idle(folder: &Path, connections: usize) -> Result<IdleFigures> {
-    let (_plan, node) = fresh_node(folder, "idle").await?;
-    let people = sign_up(&node, (WARM + connections).div_ceil(PER_PERSON)).await?;
+pub async fn idle(folder: &Path, transport: Transport, connections: usize) -> Result<IdleFigures> {
+    let name = format!("idle-{transport}");
+    let (_plan, node) = fresh_node(folder, &name, transport).await?;
+    let endpoint = node.doors().endpoint(transport)?;
+    let people = sign_up(&api(&node)?, (WARM + connections).div_ceil(PER_PERSON)).await?;
     let mut open = Vec::with_capacity(WARM + connections);
     let mut points = Vec::new();
+    let began = Instant::now();
     for step in 0..=4 {
         let wanted = WARM + connections * step / 4;
         while open.len() < wanted {
             let login = &people[open.len() % people.len()];
-            let (mut client, _) = RawClient::open(node.http(), hello(login)).await?;
+            let (mut client, _) = RawClient::open_at(&endpoint, hello(login)).await?;
             client.first_changes().await?;
             open.push(client);
         }
         tokio::time::sleep(Duration::from_secs(3)).await;
         points.push((open.len(), node.rss_bytes()?));
     }
-    Ok(IdleFigures { points })
+    // Nobody pings: later the node would have closed the first ones.
+    let silence = Duration::from_millis(limits::SILENCE_MAX_MS.into());
+    ensure!(
+        began.elapsed() < silence,
+        "{:?} is too long for {connections} connections",
+        began.elapsed()
+    );
+    Ok(IdleFigures { transport, points })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::IdleFigures;
+    use super::{IdleFigures, Transport};
 
     #[test]
     fn slope_is_bytes_per_connection_without_the_base() {
         let points = (0..5).map(|n| (n * 500, 30_000_000 + n as u64 * 500 * 2_048));
         let figures = IdleFigures {
+            transport: Transport::Quic,
             points: points.collect(),
         };
         assert!((figures.bytes_each() - 2_048.0).abs() < 0.01);

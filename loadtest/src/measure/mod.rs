@@ -5,25 +5,29 @@
 //! machine; CPU time of the node, from /proc, is the steadiest number. Messages carry 100 bytes unless said.
 
 mod ack;
+mod connect;
 mod disk;
 mod idle;
 mod saturate;
 mod start;
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use conch_wire::frame::{Hello, PushMode};
 use conch_wire::{ChannelId, limits};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
-pub use ack::{AckFigures, ack};
+pub use ack::{AckFigures, AckPlan, ack};
+pub use connect::{ConnectFigures, connect};
 pub use idle::{IdleFigures, idle};
 pub use saturate::{SaturationFigures, SaturationPlan, saturate};
 pub use start::{StartFigures, start};
 
 use crate::http::{Api, Login};
 use crate::node::{LIFTED_LIMITS, Node, NodePlan};
+use crate::raw::Transport;
 
 /// Bytes of text in a message.
 const TEXT_BYTES: usize = 100;
@@ -33,17 +37,45 @@ const PASSWORD: &str = "correct horse battery";
 const CALLS_AT_ONCE: usize = 8;
 
 /// A node with nothing in it, in a new folder inside `folder`.
-async fn fresh_node(folder: &Path, name: &str) -> Result<(NodePlan, Node)> {
+///
+/// With a certificate where the transport is TLS over TCP, and with QUIC beside plain HTTP where it is that.
+async fn fresh_node(folder: &Path, name: &str, transport: Transport) -> Result<(NodePlan, Node)> {
     let folder = folder.join(name);
     std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
     let plan = NodePlan::new(&folder)?.config(LIFTED_LIMITS)?;
+    let plan = match transport {
+        Transport::WebSocket => plan,
+        Transport::Tls => plan.with_tls()?,
+        Transport::Quic => plan.with_quic(),
+    };
     let node = plan.start().await.context("start the node")?;
     Ok((plan, node))
 }
 
+/// The HTTP API of a node.
+fn api(node: &Node) -> Result<Api> {
+    Ok(match node.certificate() {
+        Some(certificate) => Api::trusting(node.base_url(), &certificate.pem)?,
+        None => Api::new(node.base_url()),
+    })
+}
+
+/// CPU time that this program used so far.
+fn generator_cpu() -> Duration {
+    // SAFETY: getrusage fills the struct that it is given; all its fields are plain numbers, for which zero is valid.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    let time = |it: libc::timeval| {
+        Duration::from_secs(it.tv_sec as u64) + Duration::from_micros(it.tv_usec as u64)
+    };
+    time(usage.ru_utime) + time(usage.ru_stime)
+}
+
 /// Signs people up, in the order of their numbers.
-async fn sign_up(node: &Node, count: usize) -> Result<Vec<Login>> {
-    let api = Api::new(node.base_url());
+async fn sign_up(api: &Api, count: usize) -> Result<Vec<Login>> {
     stream::iter(0..count)
         .map(|index| {
             let api = api.clone();
@@ -63,9 +95,8 @@ struct Pair {
     channel: ChannelId,
 }
 
-async fn pairs(node: &Node, count: usize) -> Result<Vec<Pair>> {
-    let api = Api::new(node.base_url());
-    let people = sign_up(node, 2 * count).await?;
+async fn pairs(api: &Api, count: usize) -> Result<Vec<Pair>> {
+    let people = sign_up(api, 2 * count).await?;
     let mut pairs = Vec::with_capacity(count);
     for two in people.chunks_exact(2) {
         let channel = api.direct(&two[0].access_token, two[1].user).await?;

@@ -15,13 +15,14 @@ use anyhow::Result;
 use conch_wire::{MessageKey, ServerFrame};
 use tokio::time::Instant;
 
-use super::{Pair, TEXT_BYTES, fresh_node, hello, pairs};
+use super::{Pair, TEXT_BYTES, api, fresh_node, generator_cpu, hello, pairs};
 use crate::node::Node;
-use crate::raw::{Draft, RawClient};
+use crate::raw::{Draft, Endpoint, RawClient, Transport};
 
 /// How the load is made.
 #[derive(Clone, Copy, Debug)]
 pub struct SaturationPlan {
+    pub transport: Transport,
     pub pairs: usize,
     /// Messages per SEND_MANY.
     pub batch: usize,
@@ -35,6 +36,7 @@ pub struct SaturationFigures {
     pub acked: u64,
     pub delivered: u64,
     pub took: Duration,
+    pub generator_cpu: Duration,
     pub node_cpu: Duration,
     /// Of it, by name of the thread (numbers cut off), largest first.
     pub by_thread: Vec<(String, Duration)>,
@@ -63,8 +65,9 @@ impl fmt::Display for SaturationFigures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "cpu: 1:1 saturated, {} pairs, {} messages per SEND_MANY, {:.0} s, fsync before ack: {:.1} CPU-µs per message with \
-             index work, {:.1} without; {:.0} messages/s acked, {:.0}/s delivered; node used {:.2} cores, {} MiB; by thread:",
+            "cpu: 1:1 saturated over {}, {} pairs, {} messages per SEND_MANY, {:.0} s, fsync before ack: {:.1} CPU-µs per message with \
+             index work, {:.1} without; {:.0} messages/s acked, {:.0}/s delivered; node used {:.2} cores, generator {:.2}; {} MiB; by thread:",
+            self.plan.transport,
             self.plan.pairs,
             self.plan.batch,
             self.took.as_secs_f64(),
@@ -73,6 +76,7 @@ impl fmt::Display for SaturationFigures {
             self.acked as f64 / self.took.as_secs_f64(),
             self.delivered as f64 / self.took.as_secs_f64(),
             self.node_cpu.as_secs_f64() / self.took.as_secs_f64(),
+            self.generator_cpu.as_secs_f64() / self.took.as_secs_f64(),
             self.rss_bytes >> 20,
         )?;
         for (name, time) in self.by_thread.iter().take(8) {
@@ -99,15 +103,18 @@ struct Counters {
 
 /// Measures saturation.
 pub async fn saturate(folder: &Path, plan: SaturationPlan) -> Result<SaturationFigures> {
-    let (_plan, node) = fresh_node(folder, "cpu").await?;
-    let pairs = pairs(&node, plan.pairs).await?;
+    let name = format!("cpu-{}", plan.transport);
+    let (_plan, node) = fresh_node(folder, &name, plan.transport).await?;
+    let pairs = pairs(&api(&node)?, plan.pairs).await?;
     let counters = Arc::new(Counters::default());
     for pair in &pairs {
-        spawn_pair(&node, pair, plan.batch, &counters).await?;
+        let endpoint = node.doors().endpoint(plan.transport)?;
+        spawn_pair(&endpoint, pair, plan.batch, &counters).await?;
     }
     // Not measured: caches, first segments.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let began = Instant::now();
+    let own_before = generator_cpu();
     let before = (
         node.cpu()?,
         threads(&node),
@@ -131,6 +138,7 @@ pub async fn saturate(folder: &Path, plan: SaturationPlan) -> Result<SaturationF
         acked: counters.acked.load(Ordering::Relaxed) - before.2,
         delivered: counters.delivered.load(Ordering::Relaxed) - before.3,
         took,
+        generator_cpu: generator_cpu().saturating_sub(own_before),
         node_cpu,
         by_thread,
         rss_bytes: node.rss_bytes()?,
@@ -140,13 +148,13 @@ pub async fn saturate(folder: &Path, plan: SaturationPlan) -> Result<SaturationF
 }
 
 async fn spawn_pair(
-    node: &Node,
+    endpoint: &Endpoint,
     pair: &Pair,
     batch: usize,
     counters: &Arc<Counters>,
 ) -> Result<()> {
-    let (mut sender, _) = RawClient::open(node.http(), hello(&pair.sender)).await?;
-    let (receiver, _) = RawClient::open(node.http(), hello(&pair.receiver)).await?;
+    let (mut sender, _) = RawClient::open_at(endpoint, hello(&pair.sender)).await?;
+    let (receiver, _) = RawClient::open_at(endpoint, hello(&pair.receiver)).await?;
     sender.open_fresh(pair.channel, 1).await?;
     tokio::spawn(receive(receiver, Arc::clone(counters)));
     tokio::spawn(send(sender, batch, Arc::clone(counters)));

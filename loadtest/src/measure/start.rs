@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use conch_wire::MessageKey;
 
-use super::{Pair, TEXT_BYTES, fresh_node, hello, pairs};
+use super::{Pair, TEXT_BYTES, api, fresh_node, hello, pairs};
 use crate::node::Node;
-use crate::raw::{Answer, Draft, RawClient};
+use crate::raw::{Answer, Draft, RawClient, Transport};
 
 const PAIRS: usize = 100;
 const SHUTDOWN: Duration = Duration::from_secs(60);
@@ -48,11 +48,11 @@ fn mib(bytes: u64) -> f64 {
 
 /// Measures starts with `messages` stored.
 pub async fn start(folder: &Path, messages: u64) -> Result<StartFigures> {
-    let (plan, mut node) = fresh_node(folder, "start").await?;
+    let (plan, mut node) = fresh_node(folder, "start", Transport::WebSocket).await?;
     let fresh = node.started_in;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let fresh_rss_bytes = node.rss_bytes()?;
-    let pairs = pairs(&node, PAIRS).await?;
+    let pairs = pairs(&api(&node)?, PAIRS).await?;
     fill(&node, &pairs, messages).await?;
     node.terminate();
     let status = node.ended(SHUTDOWN).await?;

@@ -55,11 +55,24 @@ pub enum Endpoint {
     Quic(QuicDialer),
 }
 
+impl Endpoint {
+    /// Handshakes that were not resumed, where there are any.
+    pub fn full_handshakes(&self) -> Option<&FullHandshakes> {
+        match self {
+            Endpoint::WebSocket(_) => None,
+            Endpoint::Tls(dialer) => Some(&dialer.full),
+            Endpoint::Quic(dialer) => Some(&dialer.full),
+        }
+    }
+}
+
 /// Where a node, or what stands in front of it, listens.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Doors {
     /// HTTP and WebSocket, `ip:port`.
     pub http: String,
+    /// SHA-256 of the certificate there (hex of the DER), if it is TLS.
+    pub http_certificate_sha256: Option<String>,
     pub quic: Option<QuicDoor>,
 }
 
@@ -71,12 +84,28 @@ pub struct QuicDoor {
 }
 
 impl Doors {
-    /// One of them, with a dialer of its own. TLS is not among them: its certificate is a plan's, not a node's.
+    /// One of them, with a dialer of its own that resumes nothing.
     pub fn endpoint(&self, transport: Transport) -> Result<Endpoint, RawError> {
-        match (transport, &self.quic) {
-            (Transport::WebSocket, _) => Ok(Endpoint::WebSocket(self.http.clone())),
-            (Transport::Quic, Some(quic)) => quic.endpoint(Windows::default()),
-            (Transport::Quic, None) | (Transport::Tls, _) => Err(RawError::NotServed(transport)),
+        self.endpoint_with(transport, Tickets::None)
+    }
+
+    /// One of them, with a dialer of its own.
+    pub fn endpoint_with(
+        &self,
+        transport: Transport,
+        tickets: Tickets,
+    ) -> Result<Endpoint, RawError> {
+        match (transport, &self.http_certificate_sha256, &self.quic) {
+            (Transport::WebSocket, None, _) => Ok(Endpoint::WebSocket(self.http.clone())),
+            (Transport::Tls, Some(hash), _) => {
+                Ok(Endpoint::Tls(TlsDialer::new(&self.http, hash, tickets)?))
+            }
+            (Transport::Quic, _, Some(quic)) => {
+                let hash = &quic.certificate_sha256;
+                let dialer = QuicDialer::new(quic.address, hash, tickets, Windows::default())?;
+                Ok(Endpoint::Quic(dialer))
+            }
+            _ => Err(RawError::NotServed(transport)),
         }
     }
 }
