@@ -27,6 +27,7 @@ async fn main() -> Result<()> {
         token,
         data_dir,
         reconnect_base_ms,
+        ..
     }) = next().await?
     else {
         bail!("the first command is connect");

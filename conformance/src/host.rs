@@ -23,6 +23,9 @@ pub enum Command {
         data_dir: String,
         /// First ceiling of the delay before connecting again, so that a run is short; a client whose is fixed may ignore it.
         reconnect_base_ms: u64,
+        /// There when the client must use QUIC. `GET /v1/node` at `url`'s host and port says the same.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        quic: Option<Quic>,
     },
     /// The answer to `token_wanted`.
     Token { token: String },
@@ -59,6 +62,15 @@ pub enum Command {
     },
     /// Leave with a farewell and end.
     Quit,
+}
+
+/// Where QUIC is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Quic {
+    /// `ip:port`.
+    pub address: String,
+    /// The one certificate to trust: SHA-256 of its DER, in hex.
+    pub certificate_sha256: String,
 }
 
 /// What the client says.

@@ -6,7 +6,7 @@
 //! failed.
 //!
 //! ```text
-//! scripts/*.json ──script──► runner ──steps──► server ◄──WebSocket──► client under test
+//! scripts/*.json ──script──► runner ──steps──► server ◄─WebSocket, QUIC─► client under test
 //!                              └──────host: lines on stdin/stdout──────────┘
 //! ```
 //!
@@ -17,7 +17,7 @@
 //! | `session.rs`, `server.rs` | what the server answers, by itself or as the script says |
 //! | `rules.rs` | what holds for every frame of a client, in every case (pure) |
 //! | `showing.rs` | what holds for everything that a client shows, in every case (pure) |
-//! | `transport.rs` | the seam below a session: WebSocket today, QUIC joins there |
+//! | `transport/` | the seam below a session: WebSocket and QUIC |
 //! | `host.rs` | the client's process and its lines |
 //! | `runner.rs` | one step after the other, each with a deadline |
 
@@ -33,3 +33,4 @@ mod world;
 
 pub use runner::{Outcome, Settings, fresh_folder, run_all};
 pub use script::{Case, load_folder};
+pub use transport::Transport;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
-use conch_conformance::{Case, Outcome, Settings, fresh_folder, load_folder, run_all};
+use conch_conformance::{Case, Outcome, Settings, Transport, fresh_folder, load_folder, run_all};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -46,6 +46,9 @@ struct Run {
     /// The client under test: its program and arguments, separated by spaces.
     #[arg(long)]
     client: String,
+    /// What to run over: websocket, quic; may be given several times.
+    #[arg(long, default_value = "websocket")]
+    transport: Vec<Transport>,
     /// Only this case; may be given several times.
     #[arg(long)]
     case: Vec<String>,
@@ -96,6 +99,7 @@ async fn execute(run: Run) -> Result<bool> {
         folder: fresh_folder("run"),
         jobs: run.jobs,
         patience: run.patience_ms.map(Duration::from_millis),
+        transports: run.transport,
     };
     let folder = settings.folder.clone();
     let outcomes = run_all(cases, settings).await;
@@ -116,8 +120,9 @@ async fn execute(run: Run) -> Result<bool> {
 
 fn line(outcome: &Outcome) -> String {
     let took = outcome.took.as_millis();
+    let (name, over) = (&outcome.name, outcome.transport.to_string());
     match &outcome.failure {
-        None => format!("ok     {:32} {took:>6} ms", outcome.name),
-        Some(why) => format!("FAILED {:32} {took:>6} ms  {why}", outcome.name),
+        None => format!("ok     {name:32} {over:9} {took:>6} ms"),
+        Some(why) => format!("FAILED {name:32} {over:9} {took:>6} ms  {why}"),
     }
 }

@@ -18,13 +18,14 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::host::{Command, Process, Said};
+use crate::host::{Command, Process, Quic, Said};
 use crate::rules::short;
 use crate::script::{
     AppendSpec, Case, RefuseSpec, SendSpec, ShowsSpec, Start, Step, Take, ViewSpec, filled,
 };
 use crate::server::{Server, State};
 use crate::session::{Held, sends, text_of};
+use crate::transport::Transport;
 
 /// First ceiling of the client's delay before connecting again, in milliseconds.
 const RECONNECT_BASE_MS: u64 = 20;
@@ -42,28 +43,38 @@ pub struct Settings {
     pub jobs: usize,
     /// In place of the cases' own.
     pub patience: Option<Duration>,
+    /// Each case runs over each of these that it is for.
+    pub transports: Vec<Transport>,
 }
 
 /// How a case ended.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     pub name: String,
+    pub transport: Transport,
     /// Step and reason.
     pub failure: Option<String>,
     pub trace: Vec<String>,
     pub took: Duration,
 }
 
-/// Runs all cases; the outcomes are in their order.
+/// Runs all cases; the outcomes are in their order, one transport behind the other.
 pub async fn run_all(cases: Vec<Case>, settings: Settings) -> Vec<Outcome> {
     let permits = Arc::new(Semaphore::new(settings.jobs.max(1)));
     let settings = Arc::new(settings);
     let mut running = JoinSet::new();
-    for (index, case) in cases.into_iter().enumerate() {
+    let runs = settings.transports.iter().flat_map(|transport| {
+        let run_over = |case: &&Case| case.transports.contains(transport);
+        cases
+            .iter()
+            .filter(run_over)
+            .map(|case| (case.clone(), *transport))
+    });
+    for (index, (case, transport)) in runs.enumerate() {
         let (permits, settings) = (permits.clone(), settings.clone());
         running.spawn(async move {
             let _permit = permits.acquire().await;
-            (index, run(case, &settings).await)
+            (index, run(case, transport, &settings).await)
         });
     }
     let mut outcomes = running.join_all().await;
@@ -71,11 +82,12 @@ pub async fn run_all(cases: Vec<Case>, settings: Settings) -> Vec<Outcome> {
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-async fn run(case: Case, settings: &Settings) -> Outcome {
+async fn run(case: Case, transport: Transport, settings: &Settings) -> Outcome {
     let began = Instant::now();
-    let folder = settings.folder.join(&case.name);
+    let folder = settings.folder.join(format!("{}-{transport}", case.name));
     let outcome = |failure, trace| Outcome {
         name: case.name.clone(),
+        transport,
         failure,
         trace,
         took: began.elapsed(),
@@ -86,7 +98,7 @@ async fn run(case: Case, settings: &Settings) -> Outcome {
             Vec::new(),
         );
     }
-    let server = match Server::start(&case).await {
+    let server = match Server::start(&case, transport).await {
         Ok(server) => server,
         Err(error) => return outcome(Some(format!("server: {error:#}")), Vec::new()),
     };
@@ -266,6 +278,7 @@ impl Run {
             Step::Store(of) => self.with_taken(&of.of, |state, held| state.store(held))?,
             Step::Ack(of) => self.with_taken(&of.of, |state, held| state.ack(held))?,
             Step::Refuse(refuse) => self.refuse(refuse)?,
+            Step::Reset(of) => self.with_taken(&of.of, |state, held| state.reset(held))?,
             Step::Append(append) => {
                 if append.push {
                     self.session().await?;
@@ -312,6 +325,17 @@ impl Run {
             Step::Cut => {
                 let s = self.session().await?;
                 server.with(|state| state.cut(s));
+            }
+            Step::Finish => {
+                let s = self.session().await?;
+                server.with(|state| state.finish(s));
+            }
+            Step::Vanish => {
+                self.session().await?;
+                let quic = server.quic.as_ref();
+                let quic = quic.ok_or("vanish: the case does not run over QUIC")?;
+                quic.vanish().map_err(|error| format!("{error:#}"))?;
+                server.with(State::vanish);
             }
             Step::End(end) => {
                 let s = self.session().await?;
@@ -440,6 +464,10 @@ impl Run {
             token,
             data_dir: self.folder.display().to_string(),
             reconnect_base_ms: RECONNECT_BASE_MS,
+            quic: self.server.quic.as_ref().map(|it| Quic {
+                address: it.at().address.to_string(),
+                certificate_sha256: it.at().certificate_sha256.clone(),
+            }),
         };
         self.say(connect).await
     }

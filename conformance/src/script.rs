@@ -10,6 +10,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
+use crate::transport::Transport;
+
 /// The person who uses the client under test.
 pub const ME: &str = "me";
 
@@ -31,11 +33,18 @@ pub struct Case {
     /// What WELCOME announces, where it differs from the protocol's usual values.
     #[serde(default)]
     pub limits: LimitsSpec,
+    /// What it runs over; all unless said otherwise.
+    #[serde(default = "all_transports")]
+    pub transports: Vec<Transport>,
     /// Whether the gap between a cursor and the head is streamed when a channel opens; a node that has no credit left does not.
     #[serde(default = "yes")]
     pub stream_gaps: bool,
     pub channels: Vec<ChannelSpec>,
     pub steps: Vec<Step>,
+}
+
+fn all_transports() -> Vec<Transport> {
+    Transport::ALL.to_vec()
 }
 
 fn default_patience_ms() -> u64 {
@@ -48,6 +57,8 @@ fn default_patience_ms() -> u64 {
 pub struct LimitsSpec {
     pub heartbeat_ms: Option<u32>,
     pub silence_max_ms: Option<u32>,
+    /// The server's idle timeout of QUIC itself, which is not announced in WELCOME but by QUIC.
+    pub quic_idle_ms: Option<u64>,
 }
 
 /// A channel that the person is in when the case begins. Its event 1 is its creation.
@@ -116,6 +127,9 @@ pub enum Step {
     /// SEND_ACK for a taken SEND, whose messages are stored now if they are not yet.
     Ack(Of),
     Refuse(RefuseSpec),
+    /// Leaves a taken HISTORY or SYNC without an answer: its stream is reset. Where it came on no stream of its own it is
+    /// refused with 4104.
+    Reset(Of),
     /// Somebody writes.
     Append(AppendSpec),
     /// Pushes stored events, again or for the first time.
@@ -130,6 +144,10 @@ pub enum Step {
     /// The connection breaks, without a word.
     Cut,
     End(EndSpec),
+    /// QUIC: the server ends its half of the control stream, and says nothing more.
+    Finish,
+    /// QUIC: the node was killed and started again, and knows nothing of the connection.
+    Vanish,
     /// The connection stays and is dead: nothing is read or written any more.
     Silence,
     /// The store comes from a backup.

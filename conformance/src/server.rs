@@ -20,11 +20,13 @@ use crate::rules::{Ms, Rules};
 use crate::script::{Case, LimitsSpec};
 use crate::session::{Held, Session};
 use crate::showing::Showing;
-use crate::transport::{Inbound, Link, listen_websocket};
+use crate::transport::{Inbound, Link, QuicListener, Transport, listen};
 use crate::world::World;
 
 /// Lines of the trace that are kept.
 const TRACE_LINES: usize = 400;
+/// QUIC's own idle timeout, unless a case says otherwise.
+const QUIC_IDLE_MS: u64 = 60_000;
 
 /// What the client's process said beyond messages.
 #[derive(Debug, Default)]
@@ -144,7 +146,9 @@ impl State {
 pub(crate) struct Server {
     state: Mutex<State>,
     changed: watch::Sender<()>,
+    /// HTTP, and WebSocket when the case runs over it.
     pub(crate) address: SocketAddr,
+    pub(crate) quic: Option<QuicListener>,
     accepting: OnceLock<AbortHandle>,
 }
 
@@ -158,15 +162,17 @@ impl Drop for Server {
 
 impl Server {
     /// A server with the case's world, listening.
-    pub(crate) async fn start(case: &Case) -> Result<Arc<Server>> {
-        let (address, links) = listen_websocket().await?;
+    pub(crate) async fn start(case: &Case, transport: Transport) -> Result<Arc<Server>> {
+        let idle = Duration::from_millis(case.limits.quic_idle_ms.unwrap_or(QUIC_IDLE_MS));
+        let listening = listen(transport, idle).await?;
         let server = Arc::new(Server {
             state: Mutex::new(State::new(case)),
             changed: watch::Sender::new(()),
-            address,
+            address: listening.address,
+            quic: listening.quic,
             accepting: OnceLock::new(),
         });
-        let accepting = tokio::spawn(accept(Arc::downgrade(&server), links));
+        let accepting = tokio::spawn(accept(Arc::downgrade(&server), listening.links));
         server.accepting.get_or_init(|| accepting.abort_handle());
         Ok(server)
     }
@@ -245,6 +251,7 @@ async fn serve(server: Weak<Server>, mut link: Link) {
         };
         server.with(|state| match inbound {
             Inbound::Frames(bytes) => state.on_bytes(session, bytes),
+            Inbound::Request { stream, bytes } => state.on_request(session, stream, bytes),
             Inbound::Breach(what) => state.rules.breach(what),
             Inbound::Closed => state.on_closed(session),
         });

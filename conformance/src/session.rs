@@ -31,6 +31,8 @@ const FIRST_SESSION: u64 = 0x7000_0000_0000_0001;
 const DEVICE: DeviceId = DeviceId(0x5000_0000_0000_0007);
 /// Aliases of the server's choosing have the top bit set.
 const SERVER_ALIASES: Alias = 0x8000_0000;
+/// Longest frame on a request stream.
+const REQUEST_BYTES_MAX: usize = 1_024;
 /// Place of the event's flags in a DELIVER.
 const FLAGS_AT: usize = HEADER_BYTES + EVENT_HEADER_BYTES - 1;
 
@@ -54,6 +56,8 @@ pub(crate) struct Session {
     noted: BTreeSet<ChannelId>,
     /// Requests without an answer, by their id, with the type of their frame.
     outstanding: HashMap<u32, u8>,
+    /// Those that came on streams of their own, with the stream: their answers go there.
+    streams: HashMap<u32, u64>,
     /// Sends without an answer.
     sends: HashMap<u32, ChannelId>,
     /// No send before, after a refusal that said so.
@@ -116,6 +120,16 @@ fn as_event(send: &Send<'_>) -> Event {
     }
 }
 
+/// The request that a frame answers, if it may be one that came on a stream of its own.
+fn answered(frame: &ServerFrame) -> Option<u32> {
+    match frame {
+        ServerFrame::HistoryPage { request, .. }
+        | ServerFrame::SyncChanges { request, .. }
+        | ServerFrame::Error { request, .. } => Some(*request),
+        _ => None,
+    }
+}
+
 /// A frame in a line of the trace.
 fn describe(frame: &ClientFrame<'_>) -> String {
     if let Some((request, sends)) = sends(frame) {
@@ -154,6 +168,7 @@ impl Session {
             granted: 0,
             noted: BTreeSet::new(),
             outstanding: HashMap::new(),
+            streams: HashMap::new(),
             sends: HashMap::new(),
             not_before: HashMap::new(),
             backlog: VecDeque::new(),
@@ -213,6 +228,36 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Everything that came on a request stream (P-068): one HISTORY or SYNC.
+    pub(crate) fn on_request(&mut self, s: usize, stream: u64, bytes: Bytes) {
+        if self.sessions[s].over || self.sessions[s].silent {
+            return;
+        }
+        let split = split_frame(&bytes, FRAME_BYTES_MAX);
+        let is_one = matches!(&split, Ok(Some(split)) if split.consumed == bytes.len());
+        if !is_one {
+            self.rules
+                .breach("P-069: a request stream does not hold exactly one frame");
+            return self.end(s, Code::BadFrame.number(), 0, true);
+        }
+        let name = frame_type::name(bytes[0]).unwrap_or("an unknown frame");
+        let breach = match bytes[0] {
+            _ if !self.sessions[s].welcomed => Some("P-067: a second stream before WELCOME".into()),
+            frame_type::HISTORY | frame_type::SYNC if bytes.len() > REQUEST_BYTES_MAX => Some(
+                format!("P-068: {name} of {} bytes on a stream", bytes.len()),
+            ),
+            frame_type::HISTORY | frame_type::SYNC => None,
+            _ => Some(format!("P-069: {name} on a stream of its own")),
+        };
+        if let Some(breach) = breach {
+            self.rules.breach(breach);
+            return self.end(s, Code::UnexpectedFrame.number(), 0, true);
+        }
+        let request = u32::from_le_bytes(bytes[4..8].try_into().expect("the header is whole"));
+        self.sessions[s].streams.insert(request, stream);
+        self.on_frame(s, bytes);
     }
 
     fn on_frame(&mut self, s: usize, bytes: Bytes) {
@@ -844,8 +889,51 @@ impl State {
         let mut bytes = BytesMut::new();
         frame.encode(&mut bytes);
         let text: String = format!("{frame:?}").chars().take(300).collect();
-        self.note(format!("{s} → {text}"));
-        self.put_bytes(s, bytes.freeze());
+        let stream = answered(frame).and_then(|it| self.sessions[s].streams.remove(&it));
+        match stream {
+            Some(stream) => {
+                self.note(format!("{s} → on its stream: {text}"));
+                let bytes = bytes.freeze();
+                self.out(s, Outbound::Answer { stream, bytes });
+            }
+            None => {
+                self.note(format!("{s} → {text}"));
+                self.put_bytes(s, bytes.freeze());
+            }
+        }
+    }
+
+    /// Leaves a taken request without an answer: its stream is reset, or it is told that it cannot be done now.
+    pub(crate) fn reset(&mut self, held: &Held) {
+        let s = held.session;
+        let (ClientFrame::History { request, .. } | ClientFrame::Sync { request, .. }) =
+            held.frame()
+        else {
+            return self.fail("reset: the taken frame is no HISTORY and no SYNC");
+        };
+        match self.sessions[s].streams.remove(&request) {
+            Some(stream) => {
+                self.sessions[s].outstanding.remove(&request);
+                self.note(format!("{s} → reset of the stream of request {request}"));
+                self.out(s, Outbound::Reset { stream });
+            }
+            None => self.refuse(held, Code::Unavailable, 0, 0),
+        }
+    }
+
+    /// The server's half of the control stream ends, and nothing more is said.
+    pub(crate) fn finish(&mut self, s: usize) {
+        self.note(format!("{s} → the end of the control stream"));
+        self.out(s, Outbound::Finish);
+        self.on_over(s);
+    }
+
+    /// The node was killed: it knows of no connection.
+    pub(crate) fn vanish(&mut self) {
+        self.note("the node was killed and started again".to_owned());
+        for s in 0..self.sessions.len() {
+            self.on_over(s);
+        }
     }
 
     pub(crate) fn put_bytes(&mut self, s: usize, bytes: Bytes) {

@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use conch_conformance::{Case, Outcome, Settings, fresh_folder, load_folder, run_all};
+use conch_conformance::{Case, Outcome, Settings, Transport, fresh_folder, load_folder, run_all};
 
 fn cases() -> Vec<Case> {
     load_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts")).unwrap()
@@ -48,23 +48,30 @@ fn example(name: &str) -> PathBuf {
     program
 }
 
-async fn outcomes(client: &[&str], cases: Vec<Case>, patience: Option<Duration>) -> Vec<Outcome> {
+async fn outcomes(
+    client: &[&str],
+    cases: Vec<Case>,
+    patience: Option<Duration>,
+    transport: Transport,
+) -> Vec<Outcome> {
     let mut command = vec![example(client[0]).display().to_string()];
     command.extend(client[1..].iter().map(|it| (*it).to_owned()));
-    let folder = fresh_folder(&client.join("-").replace('/', "-"));
+    let name = format!("{}-{transport}", client.join("-").replace('/', "-"));
+    let folder = fresh_folder(&name);
     let settings = Settings {
         client: command,
         folder: folder.clone(),
         jobs: 8,
         patience,
+        transports: vec![transport],
     };
     let outcomes = run_all(cases, settings).await;
     let _ = std::fs::remove_dir_all(folder);
     outcomes
 }
 
-async fn passes(client: &str) {
-    let outcomes = outcomes(&[client], cases(), None).await;
+async fn passes(client: &str, transport: Transport) {
+    let outcomes = outcomes(&[client], cases(), None, transport).await;
     let failed: Vec<String> = outcomes
         .iter()
         .filter_map(|it| {
@@ -77,12 +84,17 @@ async fn passes(client: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_smallest_client_passes() {
-    passes("reference_host").await;
+    passes("reference_host", Transport::WebSocket).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_smallest_client_passes_over_quic() {
+    passes("reference_host", Transport::Quic).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_rust_sdk_passes() {
-    passes("rust_host").await;
+    passes("rust_host", Transport::WebSocket).await;
 }
 
 /// Runs one case by the program itself, called from `folder`.
@@ -115,7 +127,9 @@ fn file_among_the_clients_arguments_is_found_from_the_callers_folder() {
 }
 
 /// What a client does wrong, a case about it, and what the case must find.
-const WRONG: &[(&str, &str, &str)] = &[
+type Wrong = (&'static str, &'static str, &'static str);
+
+const WRONG: &[Wrong] = &[
     ("no-retry", "kill-before-ack", "P-030"),
     ("no-retry", "outcome-unknown", "P-030"),
     ("new-key", "cut-before-store", "P-029"),
@@ -139,24 +153,45 @@ const WRONG: &[(&str, &str, &str)] = &[
     ("skips-everything", "unknown-fatal-frame", "waited"),
 ];
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_breaks_a_rule_is_found() {
+/// The same over QUIC; most rules do not know what carries them.
+const WRONG_OVER_QUIC: &[Wrong] = &[
+    ("forgets-resets", "quic-stream-reset", "waited"),
+    ("early-stream", "hello-refused", "P-067"),
+    ("two-on-a-stream", "quic-stream-reset", "P-069"),
+    ("reads-on-a-stream", "read-marks", "P-069"),
+    ("ignores-the-end", "quic-end-of-control", "waited"),
+    ("forgets-pending", "quic-node-killed", "pending sends"),
+    ("shows-repeats", "repeats", "P-038"),
+];
+
+async fn finds(wrongs: &[Wrong], transport: Transport) {
     let cases = cases();
     let mut missed = Vec::new();
-    for (wrong, case, finding) in WRONG {
+    for (wrong, case, finding) in wrongs {
         let only = cases
             .iter()
             .filter(|it| it.name == *case)
             .cloned()
             .collect();
         let client = ["reference_host", "--wrong", wrong];
-        let outcomes = outcomes(&client, only, Some(Duration::from_secs(2))).await;
+        let patience = Some(Duration::from_secs(2));
+        let outcomes = outcomes(&client, only, patience, transport).await;
         match outcomes.first().and_then(|it| it.failure.as_ref()) {
             Some(why) if why.contains(finding) => {}
             other => missed.push(format!("{wrong} in {case}: {other:?}")),
         }
     }
     assert!(missed.is_empty(), "not found:\n{}", missed.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_breaks_a_rule_is_found() {
+    finds(WRONG, Transport::WebSocket).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_breaks_a_rule_of_quic_is_found() {
+    finds(WRONG_OVER_QUIC, Transport::Quic).await;
 }
 
 /// A program that says nothing ends by the deadline, with a word about what was awaited.
@@ -168,6 +203,7 @@ async fn a_client_that_hangs_ends_by_the_deadline() {
         folder: folder.clone(),
         jobs: 1,
         patience: Some(Duration::from_millis(300)),
+        transports: vec![Transport::WebSocket],
     };
     let only = cases()
         .into_iter()

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use conch_e2e::{PASSWORD, Place, api, texts};
+use conch_e2e::{PASSWORD, Place, api, metric, texts};
 use conch_loadtest::node::{Node, program};
 use serde::Deserialize;
 use tokio::process::Command;
@@ -123,5 +123,32 @@ async fn foreign_client_talks_over_websocket() -> Result<()> {
     let place = Place::new()?;
     let node = place.start().await?;
     let output = run(&place, "talk.py", &["websocket", &node.base_url()]).await?;
+    holds_what_was_said(&node, &output).await
+}
+
+/// A node that speaks QUIC too, with a certificate for development.
+async fn with_quic() -> Result<(Place, Node)> {
+    let mut place = Place::new()?;
+    let quic = ["--quic", "127.0.0.1:0"].map(str::to_owned);
+    place.plan.args.extend(quic);
+    let node = place.start().await?;
+    Ok((place, node))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn foreign_client_talks_over_quic() -> Result<()> {
+    let (place, node) = with_quic().await?;
+    let output = run(&place, "talk.py", &["quic", &node.base_url()]).await?;
+    holds_what_was_said(&node, &output).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f39_foreign_client_changes_address_and_connection_ids_in_the_middle_of_sends() -> Result<()>
+{
+    let (place, node) = with_quic().await?;
+    let output = run(&place, "move.py", &[&node.base_url()]).await?;
+    // Two people, two connections: nobody came back or was authenticated again.
+    let connections = metric(&node, "conch_gateway_connections_total").await?;
+    ensure!(connections == 2.0, "{connections} connections");
     holds_what_was_said(&node, &output).await
 }

@@ -1,63 +1,36 @@
-//! The seam below a session: connections as two queues, whatever carries them.
+//! WebSocket as a transport, and the little HTTP that a client asks for before it connects.
 //!
-//! A transport accepts connections and hands out one [`Link`] for each: what the client sent comes in as whole transport
-//! messages, what the session says goes out. WebSocket is the one that exists; QUIC joins by another function that fills
-//! the same queues. What the transport itself forbids (P-010, P-011, P-012, P-014) is found here.
+//! When the case runs over QUIC, upgrades are refused with 503, as by a node that takes none: the client is there to use QUIC.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Result;
-use bytes::Bytes;
+use conch_wire::limits;
 use futures_util::{SinkExt, StreamExt};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
 use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
 
-/// Transport messages that wait on either side of a link.
-const QUEUE: usize = 4_096;
-/// Connections that wait for the server.
-const CONNECTIONS: usize = 16;
+use super::{Inbound, Link, Outbound, QUEUE, QuicAt};
+
 /// How long a client may take to answer a close.
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
+/// Bytes of a request that are looked at, and how long they may take.
+const HEAD_BYTES: usize = 4_096;
+const HEAD_WAIT: Duration = Duration::from_secs(5);
 
-/// What comes from a connection.
-#[derive(Debug)]
-pub(crate) enum Inbound {
-    /// One message: whole frames.
-    Frames(Bytes),
-    /// The client broke a rule of the transport.
-    Breach(String),
-    /// The last word.
-    Closed,
-}
-
-/// What goes to a connection.
-#[derive(Debug)]
-pub(crate) enum Outbound {
-    Frames(Bytes),
-    /// The close with its number.
-    Close(u16),
-    /// The end without a word.
-    Cut,
-}
-
-/// One connection.
-#[derive(Debug)]
-pub(crate) struct Link {
-    pub(crate) incoming: mpsc::Receiver<Inbound>,
-    pub(crate) outgoing: mpsc::Sender<Outbound>,
-}
-
-/// Accepts WebSocket connections on a free port of loopback.
-pub(crate) async fn listen_websocket() -> Result<(SocketAddr, mpsc::Receiver<Link>)> {
+/// Serves HTTP on a free port of loopback, and WebSocket unless QUIC is to be used.
+pub(super) async fn listen(links: mpsc::Sender<Link>, quic: Option<QuicAt>) -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let (links, accepted) = mpsc::channel(CONNECTIONS);
     tokio::spawn(async move {
         while !links.is_closed() {
             let stream = tokio::select! {
@@ -67,10 +40,79 @@ pub(crate) async fn listen_websocket() -> Result<(SocketAddr, mpsc::Receiver<Lin
                 },
                 () = links.closed() => return,
             };
-            tokio::spawn(serve(stream, links.clone()));
+            tokio::spawn(answer(stream, links.clone(), quic.clone()));
         }
     });
-    Ok((address, accepted))
+    Ok(address)
+}
+
+async fn answer(mut stream: TcpStream, links: mpsc::Sender<Link>, quic: Option<QuicAt>) {
+    let Some(head) = head(&stream).await else {
+        return; // a client that was killed while it connected
+    };
+    let is_node = head.starts_with("GET /v1/node ");
+    if !is_node && quic.is_none() {
+        return serve(stream, links).await;
+    }
+    let (status, body) = match is_node {
+        true => ("200 OK", node(quic.as_ref())),
+        false => ("503 Service Unavailable", "{}".to_owned()),
+    };
+    let answer = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    // The request is read, so that the close that follows resets nothing.
+    let mut request = vec![0; head.len()];
+    if stream.read_exact(&mut request).await.is_ok() {
+        let _ = stream.write_all(answer.as_bytes()).await;
+        let _ = stream.shutdown().await;
+    }
+}
+
+/// The head of a request, left to be read.
+async fn head(stream: &TcpStream) -> Option<String> {
+    let mut bytes = [0; HEAD_BYTES];
+    let whole = async {
+        loop {
+            let count = stream.peek(&mut bytes).await.ok().filter(|it| *it > 0)?;
+            let text = String::from_utf8_lossy(&bytes[..count]);
+            if let Some(end) = text.find("\r\n\r\n") {
+                return Some(text[..end + 4].to_owned());
+            }
+            if count == HEAD_BYTES {
+                return None;
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(HEAD_WAIT, whole).await.ok().flatten()
+}
+
+/// What `GET /v1/node` says; the same as a node in development.
+fn node(quic: Option<&QuicAt>) -> String {
+    let mut node = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "node": "scripted",
+        "ws_path": "/v1/ws",
+        "subprotocol": "conch.1",
+        "sign_up": "closed",
+        "limits": {
+            "text_chars_max": limits::TEXT_CHARS_MAX,
+            "payload_bytes_max": limits::PAYLOAD_BYTES_MAX,
+            "frame_bytes_max": limits::FRAME_BYTES_MAX,
+            "group_members_max": limits::GROUP_MEMBERS_DEFAULT,
+            "title_chars_max": 100,
+            "heartbeat_ms": limits::HEARTBEAT_MS,
+        },
+    });
+    if let Some(at) = quic {
+        node["quic"] = json!({
+            "port": at.address.port(),
+            "certificate_sha256": at.certificate_sha256,
+        });
+    }
+    node.to_string()
 }
 
 async fn serve(stream: TcpStream, links: mpsc::Sender<Link>) {
@@ -149,6 +191,8 @@ async fn carry(
                     let _ = tokio::time::timeout(CLOSE_WAIT, drain).await;
                     return;
                 }
+                // There are no streams.
+                Some(Outbound::Answer { .. } | Outbound::Reset { .. } | Outbound::Finish) => continue,
                 Some(Outbound::Cut) | None => return,
             },
             message = socket.next() => match message {
