@@ -314,6 +314,76 @@ fn goaway_is_followed_within_its_window_and_nothing_new_is_sent() {
 }
 
 #[test]
+fn goaway_hands_on_the_endpoints_it_names() {
+    let mut bench = Bench::online();
+    let endpoints = vec!["https://two.example".to_owned()];
+    let out = bench.frame(&ServerFrame::Goaway {
+        code: Code::GoingAway,
+        delay_min_ms: 1_000,
+        delay_max_ms: 2_000,
+        endpoints: endpoints.clone(),
+    });
+    assert_eq!(out.link, [LinkCommand::Elsewhere { endpoints }]);
+}
+
+#[test]
+fn connection_that_is_silent_after_a_change_of_network_is_given_up_soon() {
+    let mut bench = Bench::online();
+    bench.now += 5_000;
+    let out = bench.give(Input::NetworkChanged);
+    assert!(frames(&out).contains("Ping"), "{}", frames(&out));
+    bench.now += 3_999;
+    assert!(bench.give(Input::Tick).link.is_empty());
+    bench.now += 1;
+    let out = bench.give(Input::Tick);
+    assert!(
+        matches!(
+            out.link[..],
+            [LinkCommand::Close {
+                code: Code::IdleTimeout,
+                ..
+            }]
+        ),
+        "{:?}",
+        out.link
+    );
+}
+
+#[test]
+fn connection_that_answers_after_a_change_of_network_stays() {
+    let mut bench = Bench::online();
+    bench.give(Input::NetworkChanged);
+    bench.now += 100;
+    bench.frame(&ServerFrame::Pong {
+        nonce: 1,
+        inbox_position: 5,
+    });
+    bench.now += 10_000;
+    assert!(bench.give(Input::Tick).link.is_empty());
+}
+
+#[test]
+fn change_of_network_starts_what_was_being_opened_or_waited_for_anew() {
+    let mut bench = Bench::new();
+    let old = bench.connection;
+    let out = bench.give(Input::NetworkChanged);
+    let [
+        LinkCommand::Close { connection, .. },
+        LinkCommand::Connect {
+            connection: next, ..
+        },
+    ] = out.link[..]
+    else {
+        panic!("{:?}", out.link)
+    };
+    assert!(connection == old && next > old);
+    bench.connection = next;
+    bench.closed(None);
+    let out = bench.give(Input::NetworkChanged);
+    bench.expect_connect(&out);
+}
+
+#[test]
 fn node_that_closes_within_its_window_is_not_called_before() {
     let mut bench = Bench::online();
     bench.frame(&ServerFrame::Goaway {

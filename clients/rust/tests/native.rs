@@ -20,6 +20,7 @@ use conch_client::wire::{
 };
 use conch_client::{
     Client, ClientBuilder, EventStream, SendOutcome, StoreError, TokenFuture, TokenProvider,
+    Transports,
 };
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -227,6 +228,7 @@ impl Peer {
 async fn client(node: &Node, folder: &Path) -> (Client, EventStream) {
     let client = ClientBuilder::new(&node.endpoint(), folder)
         .token_provider(Arc::new(Tokens::default()))
+        .transports(Transports::WebSocketOnly)
         .open()
         .await
         .unwrap();

@@ -3,7 +3,8 @@
 //! A lost connection is followed by another after a delay with full jitter, at least as long as the server advised; the
 //! class of the code (`docs/protocol.md`) says what comes before it: nothing, forgetting what is known, a new token, or the
 //! end. A GOAWAY names a window, and this client moves at a moment of its own within it, so that a node's connections do
-//! not arrive at the next one together. Between connections nothing of the old one is left but the numbers that resume it.
+//! not arrive at the next one together. After a change of network a connection has a few seconds to show that it is alive.
+//! Between connections nothing of the old one is left but the numbers that resume it.
 
 use conch_wire::frame::{ErrorFrame, Limits};
 use conch_wire::{ClientFrame, Code};
@@ -118,6 +119,25 @@ impl Core {
         }
     }
 
+    /// A connection that is up is asked at once whether it still is. One that is being opened goes by addresses that are
+    /// not ours any more: another one takes its place.
+    pub(super) fn on_network_changed(&mut self, now: Ms) {
+        match self.link.phase {
+            Phase::Off => {}
+            Phase::Waiting { .. } => self.connect(now),
+            Phase::Online { .. } => self.link.heartbeat.probe(now),
+            Phase::Handshaking { .. } => {
+                self.out.link.push(LinkCommand::Close {
+                    connection: self.link.connection,
+                    code: Code::GoingAway,
+                    what: "the network changed",
+                });
+                self.end_connection();
+                self.connect(now);
+            }
+        }
+    }
+
     fn connect(&mut self, now: Ms) {
         self.link.connection += 1;
         self.link.phase = Phase::Handshaking {
@@ -218,7 +238,14 @@ impl Core {
         self.link.last_word = Some((error.code.number(), error.retry_after_ms));
     }
 
-    pub(super) fn on_goaway(&mut self, now: Ms, delay_min_ms: u32, delay_max_ms: u32) {
+    pub(super) fn on_goaway(
+        &mut self,
+        now: Ms,
+        delay_min_ms: u32,
+        delay_max_ms: u32,
+        endpoints: Vec<String>,
+    ) {
+        self.out.link.push(LinkCommand::Elsewhere { endpoints });
         let delay = self
             .jitter
             .between(delay_min_ms.into(), delay_max_ms.into());

@@ -1,14 +1,30 @@
-//! Finding out that a connection is dead: PING on a beat, and giving up after silence.
+//! Finding out that a connection is dead: PING on a beat, and giving up after silence. After a change of network a PING at
+//! once, and giving up soon.
 
 use conch_wire::limits::{HEARTBEAT_MS, SILENCE_MAX_MS};
 
 use super::Ms;
+
+/// How long a probed connection has to show that it is alive, in milliseconds: a round trip on a bad network and one
+/// retransmission, and short enough for a person who waits.
+const PROBE_MAX_MS: Ms = 4_000;
+/// What is received this soon after a probe may have been on its way before, in milliseconds; only the answer to the probe
+/// counts.
+const PROBE_DOUBT_MS: Ms = 1_000;
 
 /// What is due now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Beat {
     Ping { nonce: u32 },
     Dead,
+}
+
+/// A question whether the connection outlived a change of network.
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    /// Of its PING.
+    nonce: u32,
+    began: Ms,
 }
 
 /// The beat of one connection.
@@ -19,6 +35,7 @@ pub(crate) struct Heartbeat {
     last_heard: Ms,
     next_ping: Ms,
     nonce: u32,
+    probe: Option<Probe>,
 }
 
 impl Heartbeat {
@@ -29,6 +46,7 @@ impl Heartbeat {
             last_heard: now,
             next_ping: now + Ms::from(HEARTBEAT_MS),
             nonce: 0,
+            probe: None,
         }
     }
 
@@ -45,10 +63,32 @@ impl Heartbeat {
 
     pub(crate) fn heard(&mut self, now: Ms) {
         self.last_heard = self.last_heard.max(now);
+        if self
+            .probe
+            .is_some_and(|probe| now >= probe.began + PROBE_DOUBT_MS)
+        {
+            self.probe = None;
+        }
+    }
+
+    /// PONG is here.
+    pub(crate) fn answered(&mut self, nonce: u32) {
+        if self.probe.is_some_and(|probe| probe.nonce == nonce) {
+            self.probe = None;
+        }
+    }
+
+    /// Asks at once, and gives up soon without an answer. A probe that is running keeps its deadline: an application that
+    /// reports every twitch of its network must not put off the end.
+    pub(crate) fn probe(&mut self, now: Ms) {
+        self.next_ping = now;
+        let nonce = self.nonce.wrapping_add(1);
+        let began = self.probe.map_or(now, |running| running.began);
+        self.probe = Some(Probe { nonce, began });
     }
 
     pub(crate) fn due(&mut self, now: Ms) -> Option<Beat> {
-        if now >= self.last_heard + self.silence_max_ms {
+        if now >= self.dead_at() {
             return Some(Beat::Dead);
         }
         if now < self.next_ping {
@@ -59,8 +99,14 @@ impl Heartbeat {
         Some(Beat::Ping { nonce: self.nonce })
     }
 
+    fn dead_at(&self) -> Ms {
+        let silence = self.last_heard + self.silence_max_ms;
+        self.probe
+            .map_or(silence, |probe| silence.min(probe.began + PROBE_MAX_MS))
+    }
+
     pub(crate) fn next_at(&self) -> Ms {
-        self.next_ping.min(self.last_heard + self.silence_max_ms)
+        self.next_ping.min(self.dead_at())
     }
 }
 
@@ -83,5 +129,35 @@ mod tests {
         beat.heard(30_000);
         assert_eq!(beat.due(45_000), Some(Beat::Ping { nonce: 1 }));
         assert_eq!(beat.due(75_000), Some(Beat::Dead));
+    }
+
+    #[test]
+    fn probe_asks_at_once_and_gives_up_soon() {
+        let mut beat = Heartbeat::new(0);
+        beat.probe(10_000);
+        assert_eq!(beat.due(10_000), Some(Beat::Ping { nonce: 1 }));
+        // Under way when the network changed.
+        beat.heard(10_100);
+        assert_eq!(beat.next_at(), 14_000);
+        // Another change neither forgets the question nor puts off the end.
+        beat.probe(12_000);
+        assert_eq!(beat.due(12_000), Some(Beat::Ping { nonce: 2 }));
+        assert_eq!(beat.due(14_000), Some(Beat::Dead));
+    }
+
+    #[test]
+    fn answered_probe_is_over_and_so_is_one_with_later_bytes() {
+        let mut beat = Heartbeat::new(0);
+        beat.probe(10_000);
+        beat.due(10_000);
+        beat.heard(10_100);
+        beat.answered(1);
+        assert_eq!(beat.next_at(), 35_000);
+        beat.probe(20_000);
+        beat.due(20_000);
+        beat.answered(1);
+        assert_eq!(beat.next_at(), 24_000, "an older PONG answers nothing");
+        beat.heard(21_000);
+        assert_eq!(beat.due(24_000), None);
     }
 }

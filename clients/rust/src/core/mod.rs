@@ -130,7 +130,7 @@ pub enum Input {
         /// For HELLO.
         token: String,
     },
-    /// One WebSocket message: whole frames.
+    /// One WebSocket message, or what came on a stream: whole frames.
     Received {
         /// Where it came from.
         connection: u64,
@@ -141,7 +141,7 @@ pub enum Input {
     Closed {
         /// Which one.
         connection: u64,
-        /// The close code, if the server said one.
+        /// The close code, if the server said one or sent what the transport could not make frames of.
         code: Option<u16>,
     },
     /// The provider has another token.
@@ -156,8 +156,10 @@ pub enum Input {
         /// The connection that needs it.
         connection: u64,
     },
-    /// The network changed or the person is back: do not sit out the delay.
+    /// The person is back: do not sit out the delay.
     Hurry,
+    /// This device's network is another one: the connection must show soon that it outlived the change.
+    NetworkChanged,
     /// The time that [`Core::wake_at`] asked for has come.
     Tick,
     /// The wall clock, ms since 1970: at the start, and about once an hour. Messages that are too old are given up.
@@ -371,6 +373,7 @@ impl Core {
             }
             Input::TokenRejected { connection } => self.on_token_rejected(connection),
             Input::Hurry => self.on_hurry(now),
+            Input::NetworkChanged => self.on_network_changed(now),
             Input::Tick => {}
             Input::Expire { wall_ms } => self.on_expire(now, wall_ms),
             Input::Command(command) => self.on_command(now, command),

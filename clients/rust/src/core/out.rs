@@ -14,7 +14,8 @@ const CHUNK_BYTES: usize = 65_536;
 pub struct Outputs {
     /// Steps of one durable transaction.
     pub persist: Vec<Persist>,
-    /// Whole frames for the connection that is open now; each element is one WebSocket message.
+    /// Whole frames for the connection that is open now; each element is one WebSocket message, or goes
+    /// onto QUIC streams frame by frame.
     pub frames: Vec<Bytes>,
     /// Connections to open and close.
     pub link: Vec<LinkCommand>,
@@ -36,7 +37,7 @@ impl Outputs {
 }
 
 /// What to do with connections. Inputs name the connection that they come from; those of an older one are ignored.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum LinkCommand {
     /// Get a token (a new one from the provider if `refresh_token`), open a transport, then say `Connected`, `Closed` or
     /// `TokenRejected`.
@@ -59,6 +60,11 @@ pub enum LinkCommand {
     RefreshToken {
         /// The connection that needs it.
         connection: u64,
+    },
+    /// The node is going away: connect to another endpoint next.
+    Elsewhere {
+        /// Those that it named, as an application writes them; may be none.
+        endpoints: Vec<String>,
     },
 }
 

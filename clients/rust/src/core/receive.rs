@@ -49,12 +49,19 @@ impl Core {
                 self.on_history_page(now, request, page);
             }
             ServerFrame::Error { request, error } => self.on_error(now, request, &error),
-            ServerFrame::Pong { inbox_position, .. } => self.sync.on_position(inbox_position),
+            ServerFrame::Pong {
+                nonce,
+                inbox_position,
+            } => {
+                self.link.heartbeat.answered(nonce);
+                self.sync.on_position(inbox_position);
+            }
             ServerFrame::Goaway {
                 delay_min_ms,
                 delay_max_ms,
+                endpoints,
                 ..
-            } => self.on_goaway(now, delay_min_ms, delay_max_ms),
+            } => self.on_goaway(now, delay_min_ms, delay_max_ms, endpoints),
             ServerFrame::AuthExpiring { .. } => self.on_auth_expiring(),
             ServerFrame::AuthRefreshed { request, .. } => {
                 self.requests.answered(request);

@@ -5,16 +5,17 @@ use std::sync::Arc;
 
 use conch_wire::frame::PushMode;
 use tokio::sync::{broadcast, mpsc, watch};
-use url::Url;
 
 use super::client::{Client, Shared};
 use super::driver::Driver;
 use super::error::ClientError;
 use super::http::Api;
 use super::login::{OwnTokens, TokenProvider, Tokens};
-use super::socket::Dialer;
 use super::store::{Opened, Store};
 use super::tls;
+use super::transport::{
+    Attempts, Dialer, Endpoints, Memory, QuicDialer, Transports, parse_endpoint,
+};
 use crate::core::{Config, ConnectionState, Core, StopReason};
 
 /// Calls that wait for the driver; more wait in their callers.
@@ -25,7 +26,8 @@ const TOUCHED_MAX: usize = 256;
 /// Settings of a client. Endpoint and data folder are needed; the rest has defaults.
 #[derive(Clone)]
 pub struct ClientBuilder {
-    endpoint: String,
+    endpoints: Vec<String>,
+    transports: Transports,
     data_folder: PathBuf,
     roots_pem: Vec<Vec<u8>>,
     tokens: Option<Arc<dyn TokenProvider>>,
@@ -35,7 +37,8 @@ pub struct ClientBuilder {
 impl std::fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ClientBuilder")
-            .field("endpoint", &self.endpoint)
+            .field("endpoints", &self.endpoints)
+            .field("transports", &self.transports)
             .field("data_folder", &self.data_folder)
             .field("config", &self.config)
             .finish_non_exhaustive()
@@ -47,12 +50,26 @@ impl ClientBuilder {
     /// at a time.
     pub fn new(endpoint: &str, data_folder: &Path) -> ClientBuilder {
         ClientBuilder {
-            endpoint: endpoint.to_owned(),
+            endpoints: vec![endpoint.to_owned()],
+            transports: Transports::Auto,
             data_folder: data_folder.to_owned(),
             roots_pem: Vec::new(),
             tokens: None,
             config: Config::default(),
         }
+    }
+
+    /// Several nodes of one deployment, in place of the one endpoint: the first is used until it cannot be connected to or
+    /// says that it goes away, then the next in turn. All `http` or all `https`.
+    pub fn endpoints(mut self, endpoints: Vec<String>) -> ClientBuilder {
+        self.endpoints = endpoints;
+        self
+    }
+
+    /// What may carry connections; [`Transports::Auto`] unless told otherwise.
+    pub fn transports(mut self, transports: Transports) -> ClientBuilder {
+        self.transports = transports;
+        self
     }
 
     /// Trusts these certificates too (PEM), besides the system's.
@@ -99,20 +116,28 @@ impl ClientBuilder {
 
     /// Opens the data folder. Nothing is connected yet: subscribe to events, then [`Client::connect`].
     pub async fn open(self) -> Result<Client, ClientError> {
-        let base = Url::parse(&self.endpoint)
-            .ok()
-            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-            .ok_or(ClientError::Endpoint(self.endpoint))?;
-        let roots = self
+        let endpoints = self
+            .endpoints
+            .into_iter()
+            .map(|text| parse_endpoint(&text).ok_or(ClientError::Endpoint(text)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let endpoints = Endpoints::new(endpoints).ok_or(ClientError::Endpoint(String::new()))?;
+        let endpoints = Arc::new(endpoints);
+        let tls_failed = |error: tls::TlsError| ClientError::Tls(error.to_string());
+        let added = self
             .roots_pem
             .iter()
             .map(|pem| tls::read_pem(pem))
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| ClientError::Tls(error.to_string()))?
+            .map_err(tls_failed)?
             .concat();
-        let tls =
-            tls::client_config(&roots).map_err(|error| ClientError::Tls(error.to_string()))?;
-        let api = Api::new(base.clone(), Arc::clone(&tls), &self.config.client)?;
+        let roots = tls::roots(&added).map_err(tls_failed)?;
+        let tls = tls::http_config(Arc::clone(&roots)).map_err(tls_failed)?;
+        let api = Api::new(
+            Arc::clone(&endpoints),
+            Arc::clone(&tls),
+            &self.config.client,
+        )?;
         let Opened {
             store,
             loaded,
@@ -126,11 +151,15 @@ impl ClientBuilder {
         let tokens = self
             .tokens
             .unwrap_or_else(|| Arc::new(OwnTokens(Arc::clone(&own_tokens))));
-        let dialer = Dialer {
-            url: socket_url(base),
+        let attempts = Attempts {
+            transports: self.transports,
+            api: api.clone(),
             tls,
-            tokens: Arc::clone(&tokens),
+            quic: QuicDialer::new(roots),
+            memory: Memory::load(store.clone()).await,
         };
+        let dialer = Dialer::new(Arc::clone(&tokens), endpoints, attempts);
+        let transport = dialer.in_use();
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|_| ClientError::Randomness)?;
         let config = Config {
@@ -158,6 +187,7 @@ impl ClientBuilder {
             requests,
             touched,
             state: state_receiver,
+            transport,
             owner,
             rebuilt,
             people: people
@@ -166,43 +196,5 @@ impl ClientBuilder {
                 .collect::<std::collections::BTreeMap<_, _>>()
                 .into(),
         }))
-    }
-}
-
-/// Where the WebSocket of an endpoint is.
-fn socket_url(mut base: Url) -> Url {
-    let scheme = if base.scheme() == "https" {
-        "wss"
-    } else {
-        "ws"
-    };
-    // Both pairs are special schemes with a host, between which a URL may change.
-    let changed = base.set_scheme(scheme);
-    debug_assert!(changed.is_ok(), "http(s) to ws(s)");
-    if let Ok(mut segments) = base.path_segments_mut() {
-        segments.pop_if_empty().extend(["v1", "ws"]);
-    }
-    base.set_query(None);
-    base
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-    use super::*;
-
-    #[test]
-    fn socket_is_beside_the_api() {
-        for (endpoint, socket) in [
-            ("http://127.0.0.1:8080", "ws://127.0.0.1:8080/v1/ws"),
-            ("https://chat.example/", "wss://chat.example/v1/ws"),
-            (
-                "https://chat.example/conch/",
-                "wss://chat.example/conch/v1/ws",
-            ),
-        ] {
-            assert_eq!(socket_url(Url::parse(endpoint).unwrap()).as_str(), socket);
-        }
     }
 }

@@ -15,6 +15,7 @@ use super::http::{Api, ApiError, Device, Login, Member, Person};
 use super::login::{Account, TokenProvider, Tokens};
 use super::sending::SendHandle;
 use super::store::{Rebuilt, Store};
+use super::transport::Transport;
 use crate::core::{
     ChannelInfo, Command, ConnectionState, Event, Message, MessageRow, OutboxMessage, Outcome,
     StopReason,
@@ -55,6 +56,7 @@ pub(super) struct Shared {
     pub(super) touched: broadcast::Sender<ChannelId>,
     pub(super) state: watch::Receiver<ConnectionState>,
     pub(super) rebuilt: Option<Rebuilt>,
+    pub(super) transport: watch::Receiver<Option<Transport>>,
     /// Whose data the folder held when it was opened.
     pub(super) owner: Option<UserId>,
     pub(super) people: Mutex<BTreeMap<UserId, Person>>,
@@ -84,9 +86,24 @@ impl Client {
         self.ask(Request::Start).await
     }
 
-    /// The network changed or the person is back: do not sit out the delay before the next attempt.
+    /// The person is back: do not sit out the delay before the next attempt.
     pub async fn hurry(&self) -> Result<(), ClientError> {
         self.ask(Request::Hurry).await
+    }
+
+    /// The device's network is another one: Wi-Fi came or went, the address changed, it woke up. Call this whenever the
+    /// system says so. A QUIC connection moves to a new socket and lives on; any connection is asked at once whether it is
+    /// still there and replaced after 4 s if it is not; a network that blocks QUIC is forgotten.
+    pub async fn network_changed(&self) -> Result<(), ClientError> {
+        self.ask(Request::NetworkChanged).await
+    }
+
+    /// What carries the connection; `None` while there is none. Read it when [`ConnectionState::Online`] is heard.
+    pub fn transport(&self) -> Option<Transport> {
+        match self.connection() {
+            ConnectionState::Online => *self.0.transport.borrow(),
+            _ => None,
+        }
     }
 
     /// Stays disconnected until [`Client::connect`].

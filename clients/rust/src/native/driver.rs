@@ -21,8 +21,8 @@ use tokio::time::Instant;
 use super::error::ClientError;
 use super::login::{TokenError, wall_ms};
 use super::sending::{SendHandle, SendOutcome, Sending};
-use super::socket::{Dialer, Outgoing};
 use super::store::{Store, StoreError};
+use super::transport::{Dialer, Outgoing};
 use crate::core::{
     Answer, ChannelInfo, Command, ConnectionState, Core, Event, Input, LinkCommand, Ms,
     OutboxMessage, Outcome, Outputs, Persist, StopReason,
@@ -50,6 +50,7 @@ type Taken = Result<SendHandle, ClientError>;
 pub(super) enum Request {
     Start,
     Hurry,
+    NetworkChanged,
     Command(Command),
     Send {
         channel: ChannelId,
@@ -182,7 +183,7 @@ impl Driver {
         self.look_at_ages();
         while !self.ended {
             self.wait().await;
-            self.take_more();
+            self.take_more().await;
             if let Err(error) = self.carry_out().await {
                 tracing::error!(%error, "the data folder cannot be written");
                 for (accepted, _) in self.accepted.drain(..) {
@@ -206,7 +207,7 @@ impl Driver {
         let held_back = self.readers.iter().any(|reader| !reader.backlog.is_empty());
         tokio::select! {
             request = self.requests.recv() => match request {
-                Some(request) => self.on_request(request),
+                Some(request) => self.on_request(request).await,
                 None => self.close(),
             },
             Some(input) = self.inputs.recv(), if !held_back => self.give(input),
@@ -216,12 +217,12 @@ impl Driver {
     }
 
     /// What else is ready goes into the same batch.
-    fn take_more(&mut self) {
+    async fn take_more(&mut self) {
         for _ in 0..BATCH_MAX {
             let Ok(request) = self.requests.try_recv() else {
                 break;
             };
-            self.on_request(request);
+            self.on_request(request).await;
         }
         for _ in 0..BATCH_MAX {
             if self.readers.iter().any(|reader| !reader.backlog.is_empty()) {
@@ -252,11 +253,16 @@ impl Driver {
         self.give(Input::Command(command));
     }
 
-    fn on_request(&mut self, request: Request) {
+    async fn on_request(&mut self, request: Request) {
         // Whoever asked may have gone: an answer that nobody waits for is none.
         match request {
             Request::Start => self.give(Input::Start),
             Request::Hurry => self.give(Input::Hurry),
+            Request::NetworkChanged => {
+                // Before the PING, which then leaves from the new socket.
+                self.dialer.network_changed().await;
+                self.give(Input::NetworkChanged);
+            }
             Request::Command(command) => self.command(command),
             Request::Send {
                 channel,
@@ -452,7 +458,7 @@ impl Driver {
                 }
             }
             LinkCommand::RefreshToken { connection } => {
-                let tokens = self.dialer.tokens.token(true);
+                let tokens = self.dialer.tokens().token(true);
                 let inputs = self.inputs_sender.clone();
                 tokio::spawn(async move {
                     let input = match tokens.await {
@@ -464,6 +470,7 @@ impl Driver {
                     let _ = inputs.send(input).await;
                 });
             }
+            LinkCommand::Elsewhere { endpoints } => self.dialer.elsewhere(&endpoints),
         }
     }
 

@@ -3,6 +3,7 @@
 //! One method per route, owned types in and out. Refusals carry the problem's stable `code`; a request that could not be
 //! made at all is [`ApiError::Network`], and whether it was carried out is then not known.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use conch_wire::event::ChannelKind;
@@ -12,6 +13,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use url::Url;
+
+use super::transport::{Endpoints, QuicRoute};
 
 /// A node answers within 10 s or not at all.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
@@ -131,10 +134,10 @@ pub struct Device {
     pub current: bool,
 }
 
-/// The HTTP API of one node, without a memory: tokens are passed in.
+/// The HTTP API of a node, without a memory: tokens are passed in. With several endpoints it goes to the one in use.
 #[derive(Clone, Debug)]
 pub struct Api {
-    base: Url,
+    endpoints: Arc<Endpoints>,
     http: reqwest::Client,
 }
 
@@ -210,6 +213,32 @@ struct DeviceJson {
 #[derive(Deserialize)]
 struct DevicesJson {
     devices: Vec<DeviceJson>,
+}
+
+#[derive(Deserialize)]
+struct NodeJson {
+    quic: Option<QuicJson>,
+}
+
+#[derive(Deserialize)]
+struct QuicJson {
+    port: u16,
+    #[serde(default)]
+    certificate_sha256: Option<String>,
+}
+
+impl QuicJson {
+    /// Over `https` the name is verified. Plain `http` is development: only the one certificate that the node names.
+    fn route(&self, endpoint: &Url) -> Option<QuicRoute> {
+        let certificate = match endpoint.scheme() {
+            "https" => None,
+            _ => Some(unhex(self.certificate_sha256.as_deref()?)?),
+        };
+        (self.port != 0).then_some(QuicRoute {
+            port: self.port,
+            certificate,
+        })
+    }
 }
 
 #[derive(Serialize)]
@@ -313,8 +342,8 @@ impl TryFrom<DeviceJson> for Device {
 
 impl Api {
     pub(super) fn new(
-        base: Url,
-        tls: std::sync::Arc<rustls::ClientConfig>,
+        endpoints: Arc<Endpoints>,
+        tls: Arc<rustls::ClientConfig>,
         client: &str,
     ) -> Result<Api, ApiError> {
         let http = reqwest::Client::builder()
@@ -324,14 +353,11 @@ impl Api {
             .connect_timeout(CONNECT_MAX)
             .build()
             .map_err(|error| ApiError::Network(error.to_string()))?;
-        Ok(Api { base, http })
+        Ok(Api { endpoints, http })
     }
 
     fn request(&self, method: Method, path: &[&str], token: Option<&str>) -> RequestBuilder {
-        let mut url = self.base.clone();
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().push("v1").extend(path);
-        }
+        let url = route(self.endpoints.current(), path);
         let request = self.http.request(method, url);
         match token {
             Some(token) => request.bearer_auth(token),
@@ -340,19 +366,46 @@ impl Api {
     }
 
     async fn answer(&self, request: RequestBuilder) -> Result<Vec<u8>, ApiError> {
-        let network = |error: reqwest::Error| ApiError::Network(innermost(&error));
-        let answer = request.send().await.map_err(network)?;
-        let status = answer.status();
-        let body = answer.bytes().await.map_err(network)?;
-        if status.is_success() {
-            return Ok(body.to_vec());
+        let answer = self.send(request).await.map_err(network)?;
+        read(answer).await
+    }
+
+    /// An endpoint that cannot be connected to has carried nothing out: the next one is asked the same.
+    async fn send(&self, request: RequestBuilder) -> Result<reqwest::Response, reqwest::Error> {
+        let mut request = request.build()?;
+        let mut others = self.endpoints.count() - 1;
+        loop {
+            let base = self.endpoints.base_of(request.url());
+            let again = request.try_clone();
+            let ended = self.http.execute(request).await;
+            match (&ended, base, again) {
+                (Err(error), Some(base), Some(mut again)) if error.is_connect() && others > 0 => {
+                    others -= 1;
+                    let next = self.endpoints.failed(&base);
+                    let path = &again.url().as_str()[base.as_str().len()..];
+                    let Ok(url) = next.join(path) else {
+                        return ended;
+                    };
+                    *again.url_mut() = url;
+                    request = again;
+                }
+                _ => return ended,
+            }
         }
-        Err(refusal(status, &body))
     }
 
     async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ApiError> {
         let body = self.answer(request).await?;
         serde_json::from_slice(&body).map_err(|error| ApiError::Answer(error.to_string()))
+    }
+
+    /// Where the QUIC of this endpoint is; `None`: it has none that can be trusted.
+    pub(super) async fn quic_route(&self, endpoint: &Url) -> Result<Option<QuicRoute>, ApiError> {
+        let request = self.http.get(route(endpoint.clone(), &["node"]));
+        let body = read(request.send().await.map_err(network)?).await?;
+        let node: NodeJson =
+            serde_json::from_slice(&body).map_err(|error| ApiError::Answer(error.to_string()))?;
+        Ok(node.quic.and_then(|quic| quic.route(endpoint)))
     }
 
     /// Makes an account, with this device as its first.
@@ -435,10 +488,7 @@ impl Api {
     /// Up to 100; ids that nobody has are left out.
     pub async fn users(&self, token: &str, ids: &[UserId]) -> Result<Vec<Person>, ApiError> {
         let ids: Vec<_> = ids.iter().map(UserId::to_string).collect();
-        let mut url = self.base.clone();
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(["v1", "users"]);
-        }
+        let mut url = route(self.endpoints.current(), &["users"]);
         url.set_query(Some(&format!("ids={}", ids.join(","))));
         let request = self.http.get(url).bearer_auth(token);
         let people: PeopleJson = self.json(request).await?;
@@ -536,12 +586,46 @@ impl Api {
     }
 }
 
+/// `path` below an endpoint's `/v1`.
+fn route(mut endpoint: Url, path: &[&str]) -> Url {
+    if let Ok(mut segments) = endpoint.path_segments_mut() {
+        segments.pop_if_empty().push("v1").extend(path);
+    }
+    endpoint
+}
+
+fn network(error: reqwest::Error) -> ApiError {
+    ApiError::Network(innermost(&error))
+}
+
+async fn read(answer: reqwest::Response) -> Result<Vec<u8>, ApiError> {
+    let status = answer.status();
+    let body = answer.bytes().await.map_err(network)?;
+    if status.is_success() {
+        return Ok(body.to_vec());
+    }
+    Err(refusal(status, &body))
+}
+
 fn texts(users: &[UserId]) -> Vec<String> {
     users.iter().map(UserId::to_string).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    let digits = text.as_bytes();
+    let mut bytes = [0; 32];
+    if digits.len() != 2 * bytes.len() {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+        let digit = |at: usize| char::from(pair[at]).to_digit(16);
+        *byte = (digit(0)? * 16 + digit(1)?) as u8;
+    }
+    Some(bytes)
 }
 
 fn refusal(status: StatusCode, body: &[u8]) -> ApiError {
@@ -563,4 +647,48 @@ fn innermost(error: &dyn std::error::Error) -> String {
         inner = source;
     }
     inner.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+    use super::*;
+
+    fn quic(endpoint: &str, node: &str) -> Option<QuicRoute> {
+        let node: NodeJson = serde_json::from_str(node).unwrap();
+        node.quic?.route(&Url::parse(endpoint).unwrap())
+    }
+
+    #[test]
+    fn quic_is_believed_by_name_over_https_and_by_hash_in_development() {
+        let hash = "0aff".repeat(16);
+        let node = format!(r#"{{"quic":{{"port":4433,"certificate_sha256":"{hash}"}}}}"#);
+        let route = quic("http://127.0.0.1:8080/", &node).unwrap();
+        assert_eq!(route.port, 4433);
+        assert_eq!(route.certificate.unwrap()[..2], [0x0a, 0xff]);
+        let route = quic("https://chat.example/", &node).unwrap();
+        assert_eq!(route.certificate, None);
+    }
+
+    #[test]
+    fn quic_without_anybody_to_trust_is_none() {
+        for node in [
+            r#"{}"#,
+            r#"{"quic":null}"#,
+            r#"{"quic":{"port":4433}}"#,
+            r#"{"quic":{"port":4433,"certificate_sha256":"0a"}}"#,
+        ] {
+            assert_eq!(quic("http://127.0.0.1:8080/", node), None, "{node}");
+        }
+        assert_eq!(
+            quic("https://chat.example/", r#"{"quic":{"port":0}}"#),
+            None
+        );
+        let odd = format!(
+            r#"{{"quic":{{"port":1,"certificate_sha256":"{}"}}}}"#,
+            "é".repeat(32)
+        );
+        assert_eq!(quic("http://127.0.0.1:8080/", &odd), None);
+    }
 }

@@ -1,4 +1,4 @@
-//! The driver: the core with tokio, a WebSocket, a folder on disk and the HTTP API.
+//! The driver: the core with tokio, QUIC and WebSocket, a folder on disk and the HTTP API.
 //!
 //! | file | concept |
 //! |---|---|
@@ -9,7 +9,7 @@
 //! | `error.rs` | why a call did not do what it says |
 //! | `builder.rs` | how one is made |
 //! | `driver.rs` | the task that runs the core: inputs in, outputs carried out in their order |
-//! | `socket.rs` | one WebSocket connection |
+//! | `transport/` | connections: which node, by QUIC or WebSocket, bytes both ways |
 //! | `store/` | the data folder: its lock, and the SQLite database with rows of the core |
 //! | `login.rs` | tokens: kept, refreshed, handed out |
 //! | `http.rs` | the HTTP API |
@@ -23,9 +23,9 @@ mod error;
 mod http;
 mod login;
 mod sending;
-mod socket;
 mod store;
 mod tls;
+mod transport;
 mod view;
 
 pub use builder::ClientBuilder;
@@ -36,4 +36,5 @@ pub use http::{Api, ApiError, ChannelDetails, Device, Login, Member, Person};
 pub use login::{Account, TokenError, TokenFuture, TokenProvider};
 pub use sending::{SendHandle, SendOutcome};
 pub use store::{Rebuilt, RebuiltReason, StoreError};
+pub use transport::{Transport, Transports};
 pub use view::{View, ViewItem};

@@ -350,7 +350,7 @@ impl Device {
                     server.cut(connection, rng);
                 }
             }
-            LinkCommand::RefreshToken { .. } => {}
+            LinkCommand::RefreshToken { .. } | LinkCommand::Elsewhere { .. } => {}
         }
     }
 

@@ -17,6 +17,7 @@
 //! | `rows.rs` | rows, read back |
 //! | `members.rs` | members of channels as far as they are known |
 //! | `login.rs` | the login, and people's names |
+//! | `routes.rs` | what was learnt of transports |
 //! | `rescue.rs` | a database that cannot be used is set aside, and what is ours alone is carried over |
 //! | `error.rs` | why a data folder cannot be used |
 
@@ -41,6 +42,7 @@ mod error;
 mod login;
 mod members;
 mod rescue;
+mod routes;
 mod rows;
 mod steps;
 
@@ -51,7 +53,11 @@ use rows::{read_channel, read_message, read_meta, read_outbox};
 use steps::apply_step;
 
 /// What makes each version of the schema out of the one before. A folder of a later version is another program's.
-const SCHEMA_STEPS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+const SCHEMA_STEPS: [&str; 3] = [
+    include_str!("schema_1.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+];
 const SCHEMA: i64 = SCHEMA_STEPS.len() as i64;
 /// The database in its folder.
 const DATABASE: &str = "client.db";
@@ -273,10 +279,10 @@ async fn prepare(connection: &mut SqliteConnection) -> Result<(), StoreError> {
     for step in steps {
         sqlx::raw_sql(*step).execute(&mut *transaction).await?;
     }
-    sqlx::raw_sql("PRAGMA user_version = 2")
+    sqlx::raw_sql("PRAGMA user_version = 3")
         .execute(&mut *transaction)
         .await?;
-    const { assert!(SCHEMA == 2, "the number in the statement above") };
+    const { assert!(SCHEMA == 3, "the number in the statement above") };
     Ok(transaction.commit().await?)
 }
 
