@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, bail};
 use conch_client::core::{Config, ConnectionState, Content, Event, Message};
-use conch_client::{Client, ClientBuilder, SendHandle, SendOutcome, TokenFuture, TokenProvider};
+use conch_client::{
+    Client, ClientBuilder, SendHandle, SendOutcome, TokenFuture, TokenProvider, Transports,
+};
 use conch_conformance::host::{Command, Said, ShownMessage};
 use conch_wire::{ChannelId, Code, MessageKey};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -43,6 +45,8 @@ async fn main() -> Result<()> {
         .config(config)
         .program("conch-conform-host-rust")
         .token_provider(Arc::new(tokens))
+        // The scripted server has no other.
+        .transports(Transports::WebSocketOnly)
         .open()
         .await?;
     // Sends of an earlier run have no handle in this one.
