@@ -12,13 +12,15 @@ use std::time::Duration;
 
 use conch_wire::Code;
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Connection, Endpoint, EndpointConfig, Incoming, ServerConfig};
+use quinn::{Connection, Endpoint, EndpointConfig, Incoming, Runtime, ServerConfig};
 use quinn_proto::HashedConnectionIdGenerator;
 use rustls::ServerConfig as TlsConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::unshown::Socket;
 use crate::admission::{AddressPlace, Connections, Place};
+use crate::clock::Clock;
 use crate::config::QuicSettings;
 use crate::http::Api;
 use crate::metrics::{self, Refusal};
@@ -44,6 +46,7 @@ const SOCKET_BUFFER_BYTES: usize = 4_194_304;
 #[derive(Clone, Debug)]
 pub struct Listener {
     endpoint: Endpoint,
+    socket: Socket,
     connections: Connections,
     /// Under way.
     handshakes: Arc<AtomicUsize>,
@@ -128,8 +131,16 @@ impl Listener {
             .min_reset_interval(RESET_EVERY)
             .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
         let runtime = Arc::new(quinn::TokioRuntime);
+        let socket = Socket::new(runtime.wrap_udp_socket(socket)?);
+        let endpoint = Endpoint::new_with_abstract_socket(
+            config,
+            Some(server),
+            Arc::new(socket.clone()),
+            runtime,
+        )?;
         Ok(Listener {
-            endpoint: Endpoint::new(config, Some(server), socket, runtime)?,
+            endpoint,
+            socket,
             connections,
             handshakes: Arc::default(),
             limits: HandshakeLimits {
@@ -183,8 +194,13 @@ impl Listener {
     /// Answers a first packet; `Some`: its handshake begins.
     fn begin(&self, incoming: Incoming, api: &Arc<Api>) -> Option<Handshake> {
         let shown = incoming.remote_address_validated();
-        let address = incoming.remote_address().ip();
-        match decide(self.handshakes(), self.limits, shown) {
+        let address = incoming.remote_address();
+        let now_ms = api.edge.clock.now_ms();
+        let decision = match decide(self.handshakes(), self.limits, shown) {
+            Decision::Accept if !shown && !self.socket.begin(address, now_ms) => Decision::Retry,
+            decision => decision,
+        };
+        match decision {
             Decision::Accept => {}
             Decision::Retry => {
                 metrics::quic_retried();
@@ -203,7 +219,7 @@ impl Listener {
                 return None;
             }
         }
-        let from = match shown.then(|| admit_address(api, &self.connections, address)) {
+        let from = match shown.then(|| admit_address(api, &self.connections, address.ip())) {
             Some(None) => {
                 incoming.refuse();
                 return None;
@@ -211,12 +227,18 @@ impl Listener {
             Some(from) => from,
             None => None,
         };
+        let claimed = (!shown).then(|| Claimed {
+            address,
+            socket: self.socket.clone(),
+            clock: api.edge.clock.clone(),
+        });
         let Some(place) = self.connections.try_enter() else {
             incoming.refuse();
             return None;
         };
         Some(Handshake {
             under_way: UnderWay::begin(&self.handshakes),
+            claimed,
             incoming,
             place,
             from,
@@ -259,9 +281,23 @@ fn admit_address(api: &Api, connections: &Connections, address: IpAddr) -> Optio
     connections.try_enter_from(address)
 }
 
+/// An address for which a handshake is under way without its having been shown.
+struct Claimed {
+    address: SocketAddr,
+    socket: Socket,
+    clock: Clock,
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        self.socket.ended(self.address, self.clock.now_ms());
+    }
+}
+
 /// One connection, from its first packet to its session.
 struct Handshake {
     under_way: UnderWay,
+    claimed: Option<Claimed>,
     incoming: Incoming,
     place: Place,
     /// Known before only if the client had shown its address.
@@ -282,6 +318,9 @@ impl Handshake {
             Err(_) => return tracing::debug!("a QUIC handshake was not finished in time"),
         };
         drop(self.under_way);
+        if let Some(claimed) = self.claimed {
+            claimed.socket.shown(claimed.address);
+        }
         let address = connection.remote_address().ip();
         let from = self
             .from

@@ -1,9 +1,11 @@
 //! The QUIC port of a node: from a UDP packet to a session.
 //!
-//! [`listener`] owns the endpoint and decides who may begin a handshake; a connection whose handshake is done becomes a
+//! [`listener`] owns the endpoint and decides who may begin a handshake, [`unshown`] how much goes to an address that is
+//! only claimed; a connection whose handshake is done becomes a
 //! [`crate::transport::quic::Quic`] under an ordinary session. Here is what every connection is tuned to.
 
 pub mod listener;
+pub mod unshown;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

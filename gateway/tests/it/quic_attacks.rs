@@ -128,6 +128,39 @@ async fn a15_above_the_cap_nothing_is_begun_and_nothing_is_said() {
     assert!(late.try_recv(&mut buffer).is_err(), "nothing else was said");
 }
 
+#[tokio::test]
+async fn a16_an_address_that_is_not_shown_gets_three_times_what_it_sent_at_most() {
+    let world = world().await;
+    let listener = world.node.quic_listener().unwrap();
+    let to = listener.address().unwrap();
+    let mut sockets = Vec::new();
+    let packets = first_packets(&world, 4).await;
+    for (i, mut packet) in packets.into_iter().enumerate() {
+        // As it is; cut below the least size of a first packet; of another version; rubbish.
+        match i {
+            0 => {}
+            1 => packet.truncate(1_100),
+            2 => packet[1..5].copy_from_slice(&[0x1a, 0x2a, 0x3a, 0x4a]),
+            _ => packet.iter_mut().skip(20).for_each(|b| *b ^= 0x55),
+        }
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        socket.send_to(&packet, to).await.unwrap();
+        sockets.push((i, socket, packet.len()));
+    }
+    eventually(|| listener.handshakes() > 0).await;
+    // Until the node has given up and repeats nothing any more.
+    eventually(|| listener.handshakes() == 0 && listener.open_connections() == 0).await;
+    let mut buffer = [0; 65_536];
+    for (i, socket, sent) in sockets {
+        let mut received = 0;
+        while let Ok(read) = socket.try_recv(&mut buffer) {
+            received += read;
+        }
+        assert!(received <= 3 * sent, "{i}: {received} for {sent}");
+        assert_eq!(received > 0, i == 0 || i == 2, "{i}: {received}");
+    }
+}
+
 /// Versions of a package in the lock file.
 fn locked(name: &str) -> Vec<(u64, u64, u64)> {
     let lock = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock"));
