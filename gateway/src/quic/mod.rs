@@ -21,7 +21,7 @@ const EARLY_RECEIVE_WINDOW_BYTES: u32 = 65_536;
 const STREAM_WINDOW_BYTES: u32 = 131_072;
 /// What the node holds of what it sent until the client has it. With one page, what the session has gathered and what
 /// request streams hold, a client that does not read stays within 256 KiB.
-const SEND_WINDOW_BYTES: u64 = 131_072;
+pub const SEND_WINDOW_BYTES: u64 = 131_072;
 /// The control stream and 15 requests.
 const STREAMS_MAX: u32 = 16;
 /// Datagrams that wait in one direction.
@@ -38,7 +38,7 @@ pub struct QuicFacts {
 }
 
 /// What every connection is tuned to.
-fn transport_config() -> Arc<TransportConfig> {
+pub(crate) fn transport_config() -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_MAX))

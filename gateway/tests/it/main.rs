@@ -12,6 +12,7 @@ mod http_attacks;
 mod memory;
 mod quic;
 mod quic_attacks;
+mod quic_bad_input;
 mod quic_client;
 mod quic_moves;
 mod tls;

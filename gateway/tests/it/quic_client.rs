@@ -213,6 +213,16 @@ impl QuicClient {
         welcome
     }
 
+    /// Frames that came and were not asked for.
+    pub(crate) fn passed(&mut self) -> Vec<ServerFrame> {
+        self.frames.drain(..).collect()
+    }
+
+    /// Takes nothing more of the control stream.
+    pub(crate) fn stop_control(&mut self) {
+        let _ = self.recv.stop(quinn::VarInt::from_u32(0));
+    }
+
     /// The next frame of the control stream, or how the connection ended.
     pub(crate) async fn next(&mut self) -> Result<ServerFrame, ConnectionError> {
         loop {

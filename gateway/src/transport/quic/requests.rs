@@ -149,6 +149,12 @@ impl Requests {
         self.open[place].stage = Stage::Answering(frame);
     }
 
+    /// Request streams that are not answered yet.
+    #[cfg(test)]
+    pub(super) fn open_streams(&self) -> usize {
+        self.open.len()
+    }
+
     /// Answers that wait for their clients.
     pub fn held_bytes(&self) -> usize {
         self.held_bytes
