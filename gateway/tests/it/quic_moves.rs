@@ -7,6 +7,7 @@ use conch_gateway::admission::Connections;
 use conch_gateway::bucket::Rate;
 use conch_gateway::clock::Clock;
 use conch_gateway::config::Settings;
+use conch_gateway::exit::Failure;
 use conch_gateway::quic::listener::Listener;
 use conch_gateway::tls::development;
 use conch_gateway::tls::keys::Keys;
@@ -18,7 +19,11 @@ use tokio_util::sync::CancellationToken;
 use crate::client::cursor;
 use crate::quic::world;
 use crate::quic_client::{Options, QuicClient, dial};
-use crate::world::{SOON, eventually, with};
+use crate::world::{SOON, World, eventually, try_with, with};
+
+async fn with_quic_at(at: std::net::SocketAddr) -> Result<World, Failure> {
+    try_with(|s| s.quic.listen = Some(at), Clock::system()).await
+}
 
 fn another_socket() -> UdpSocket {
     UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()
@@ -166,6 +171,43 @@ async fn a_node_that_stops_tells_its_clients_and_refuses_others() {
     config.transport_config(Arc::new(impatient));
     let connecting = endpoint.connect_with(config, at, "localhost").unwrap();
     assert!(connecting.await.is_err());
+}
+
+#[tokio::test]
+async fn a_node_that_was_killed_says_so_to_connections_of_its_life_before() {
+    // A runtime of its own, which ends without a word to anybody.
+    let first_life = tokio::runtime::Runtime::new().unwrap();
+    let (node, at) = first_life
+        .spawn(async {
+            let node = world().await;
+            let at = node.node.quic().unwrap().address;
+            (node, at)
+        })
+        .await
+        .unwrap();
+    let ann = node.sign_up("ann").await;
+    let mut client = QuicClient::enter(&node, &ann).await;
+    first_life.shutdown_background();
+    drop(node);
+    // The same port, as soon as it is free; the same name, store and secret.
+    let again = async {
+        loop {
+            let started = with_quic_at(at).await;
+            match started {
+                Ok(node) => return node,
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            }
+        }
+    };
+    let _node = timeout(SOON, again).await.expect("the port is free");
+    client
+        .say(&conch_wire::ClientFrame::Ping { nonce: 1 })
+        .await;
+    let ended = client.ended().await;
+    assert!(
+        matches!(ended, quinn::ConnectionError::Reset),
+        "at once, not by silence: {ended:?}"
+    );
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use conch_gateway::clock::Clock;
 use conch_gateway::config::Settings;
+use conch_gateway::exit::Failure;
 use conch_gateway::node::{Node, Parts};
 use conch_router::ChannelFold;
 use conch_store::MemoryStore;
@@ -58,6 +59,14 @@ pub(crate) async fn world() -> World {
 
 /// A node whose development settings were changed.
 pub(crate) async fn with(change: impl FnOnce(&mut Settings), clock: Clock) -> World {
+    try_with(change, clock).await.unwrap()
+}
+
+/// The same, where it may fail to start.
+pub(crate) async fn try_with(
+    change: impl FnOnce(&mut Settings),
+    clock: Clock,
+) -> Result<World, Failure> {
     let folder = tempfile::tempdir().unwrap();
     let store = MemoryStore::new(Arc::new(ChannelFold));
     let accounts = Accounts::open(folder.path().join("accounts.sqlite"))
@@ -72,14 +81,14 @@ pub(crate) async fn with(change: impl FnOnce(&mut Settings), clock: Clock) -> Wo
         secret: SecretSlice::from(vec![7; 32]),
         clock: clock.clone(),
     };
-    World {
-        node: Node::start(settings, parts).await.unwrap(),
+    Ok(World {
+        node: Node::start(settings, parts).await?,
         store,
         accounts,
         clock,
         http: reqwest::Client::new(),
         _folder: folder,
-    }
+    })
 }
 
 impl World {
