@@ -57,6 +57,7 @@ interface Session {
 
 export class SimServer {
   readonly channels = new Map<Id, SimChannel>();
+  limits = LIMITS;
   private readonly sessions = new Map<number, Session>();
   private readonly inbox = new Map<Id, Map<Id, number>>();
   private position = 0;
@@ -235,7 +236,7 @@ export class SimServer {
     });
     this.put(session, {
       is: "welcome", minor: 0, features: "0", session: String(session.number), user, device: "5", timeMs: this.timeMs,
-      generation: GENERATION, inboxPosition: BigInt(this.position), limits: LIMITS, pending, resumed: hello.syncToken.length > 0, node: "sim",
+      generation: GENERATION, inboxPosition: BigInt(this.position), limits: this.limits, pending, resumed: hello.syncToken.length > 0, node: "sim",
     });
     hello.cursors.forEach((cursor, i) => this.open(session, 0, cursor, i));
     this.sync(session, 0, hello.syncToken);
