@@ -57,7 +57,7 @@ build: setup page ## Build the programs for tests (with failpoints), and the pag
 
 # The web page needs Node. Without it the programs are complete but for the page.
 WEB := clients/web
-WEB_SOURCES := $(shell find $(WEB)/sdk/src $(WEB)/page/src $(WEB)/page/public -type f 2>/dev/null) $(wildcard $(WEB)/*/*.json $(WEB)/*/*.ts $(WEB)/*/*.mjs $(WEB)/page/index.html)
+WEB_SOURCES := $(shell find $(WEB)/sdk/src $(WEB)/react/src $(WEB)/page/src $(WEB)/page/public -type f 2>/dev/null) $(wildcard $(WEB)/*/*.json $(WEB)/*/*.ts $(WEB)/*/*.mjs $(WEB)/page/index.html)
 
 .PHONY: page
 page: ## Build the web page, for the next build of the program to take in (needs npm)
@@ -72,10 +72,14 @@ $(WEB)/page/dist/index.html: $(WEB)/node_modules/.package-lock.json $(WEB_SOURCE
 	cd $(WEB) && npm run build
 
 .PHONY: web-test
-web-test: build ## Test the TypeScript SDK, and the page in a real Chromium (installed if missing)
+web-test: build ## Test the TypeScript SDK, the React hooks, and the page, in Node and a real Chromium (installed if missing)
 	@command -v npm >/dev/null || { echo 'the web client needs Node 20 and npm' >&2; exit 1; }
 	@command -v chromium >/dev/null || [ -n "$${CHROMIUM:-}" ] || { $(call as_root,apt-get update) && $(call as_root,apt-get install -y --no-install-recommends chromium); }
 	cd $(WEB) && npm run check && npm test && npm run test:browser
+
+.PHONY: web-docs
+web-docs: $(WEB)/node_modules/.package-lock.json ## Write the API pages of the TypeScript SDK and the React hooks to clients/web/docs-out
+	cd $(WEB) && npm run docs
 
 .PHONY: run
 run: setup page ## Build, start a node with its data in ./data, and say how to join

@@ -1,4 +1,8 @@
-/** `@conch/react`: hooks over {@link https://www.npmjs.com/package/@conch/sdk | @conch/sdk}. Start with {@link useConch} and {@link ConchProvider}. */
+/**
+ * React hooks over `@conch/sdk`. Start with {@link useConch} and {@link ConchProvider}.
+ *
+ * @module @conch/react
+ */
 
 export { type Conch, ConchProvider, type ConchProviderProps, useClient, useConch } from "./provider.js";
 export { useChannel, useChannels, useConnection, useStorage } from "./state.js";

@@ -1,4 +1,8 @@
-/** `@conch/sdk`: Conch in a browser. Start with {@link Session} and {@link Client}. */
+/**
+ * Conch in a browser. Start with {@link Session} and {@link Client}.
+ *
+ * @module @conch/sdk
+ */
 
 export { Api, ApiError, type Channel, type ChannelMember, type Device, type Person, type Tokens, type TokenSource } from "./browser/api.js";
 export { Client, type ClientEvent, type ClientOptions, type Pending, type SendHandle, type SendOptions, type SendOutcome, type StorageState } from "./browser/client.js";

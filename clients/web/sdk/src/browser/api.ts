@@ -7,14 +7,18 @@
 
 import type { ChannelKind, Id, MemberRole } from "../wire/values.js";
 
+/** A refusal: of the node, of the network, or of this SDK. */
 export class ApiError extends Error {
   override name = "ApiError";
+
+  /** `detail` is for people; the rest is API. */
   constructor(
-    /** The node's code, or `unreachable`. API. */
+    /** The node's code (docs/http.md); `unreachable`; or of this SDK: `invalid`, `outbox_full`, `storage`. */
     readonly code: string,
+    /** HTTP status; 0 without one. */
     readonly status: number,
-    /** For people. */
     detail: string,
+    /** Not to be tried again sooner, in milliseconds; 0: nothing was said. */
     readonly retryAfterMs: number,
   ) {
     super(detail || code);
@@ -32,25 +36,30 @@ export interface Tokens {
   refreshToken: string;
 }
 
+/** Somebody with an account. */
 export interface Person {
   userId: Id;
   handle: string;
   displayName: string;
 }
 
+/** Somebody in a channel. */
 export interface ChannelMember extends Person {
   role: MemberRole;
 }
 
+/** One installation that this person is logged in on. Times in ms since 1970, by the node's clock. */
 export interface Device {
   deviceId: Id;
   name: string;
   platform: string;
   createdMs: number;
   seenMs: number;
+  /** It is this one. */
   current: boolean;
 }
 
+/** A channel, as HTTP gives it. {@link Client.channels} has what this device knows. */
 export interface Channel {
   channelId: Id;
   kind: ChannelKind;
@@ -85,6 +94,7 @@ export class Api {
     this.server = trimmed(server);
   }
 
+  /** Makes an account and a device; see {@link Session.signUp}. */
   signUp(account: { handle: string; password: string; displayName?: string; deviceName?: string }): Promise<Tokens> {
     return this.call("POST", "/v1/accounts", {
       handle: account.handle,
@@ -95,6 +105,7 @@ export class Api {
     });
   }
 
+  /** Makes a device of an account; see {@link Session.logIn}. */
   logIn(account: { handle: string; password: string; deviceName?: string }): Promise<Tokens> {
     return this.call("POST", "/v1/sessions", {
       handle: account.handle,
@@ -104,22 +115,27 @@ export class Api {
     });
   }
 
+  /** Exchanges a refresh token, which is good for one use; a {@link Session} does it by itself. */
   refresh(refreshToken: string): Promise<Tokens> {
     return this.call("POST", "/v1/tokens/refresh", { refresh_token: refreshToken });
   }
 
+  /** Logs this device out at the node; {@link Client.logOut} forgets what is stored here too. */
   async logOut(): Promise<void> {
     await this.authorized("POST", "/v1/sessions/logout");
   }
 
+  /** All devices of this person. */
   async devices(): Promise<Device[]> {
     return (await this.authorized<{ devices: Device[] }>("GET", "/v1/devices")).devices;
   }
 
+  /** Logs another device out, for good. */
   async removeDevice(device: Id): Promise<void> {
     await this.authorized("DELETE", `/v1/devices/${device}`);
   }
 
+  /** The person of this handle. Throws `not_found`. */
   personByHandle(handle: string): Promise<Person> {
     return this.authorized("GET", `/v1/users/by-handle/${encodeURIComponent(handle)}`);
   }
@@ -144,14 +160,17 @@ export class Api {
     return this.authorized("POST", "/v1/channels", { title, members }, { "Idempotency-Key": idempotencyKey });
   }
 
+  /** Gives a group another title: 1 to 100 characters. */
   renameGroup(channel: Id, title: string): Promise<Channel> {
     return this.authorized("PATCH", `/v1/channels/${channel}`, { title });
   }
 
+  /** Everybody in a channel. */
   async members(channel: Id): Promise<ChannelMember[]> {
     return (await this.authorized<{ members: ChannelMember[] }>("GET", `/v1/channels/${channel}/members`)).members;
   }
 
+  /** Adds people to a group. */
   addMembers(channel: Id, members: Id[]): Promise<Channel> {
     return this.authorized("POST", `/v1/channels/${channel}/members`, { members });
   }

@@ -62,6 +62,7 @@ export interface Config {
   seed: number;
 }
 
+/** What a core does unless it is told otherwise. */
 export const defaultConfig: Config = {
   client: "conch-web 0.1.0",
   push: "all",
@@ -108,6 +109,7 @@ export type Command =
   /** Say goodbye and stay disconnected. */
   | { is: "stop" };
 
+/** The state machine of a client, without IO. Applications use {@link Client}, which drives one; see the source for its parts. */
 export class Core {
   readonly config: Config;
   readonly jitter: Jitter;
@@ -131,7 +133,7 @@ export class Core {
   /** Channels that the application shows. */
   readonly shown = new Set<Id>();
   used = 0;
-  /** This device's time when the connection was opened; see {@link Outbox.onAnswers}. */
+  /** This device's time when the connection was opened; see `Outbox.onAnswers`. */
   wallMs = 0;
   /** Channels of a full listing that still start with events. Over connections: a listing may be cut in the middle. */
   firstSights: number;
@@ -254,10 +256,12 @@ export class Core {
     return [...this.outbox.items()];
   }
 
+  /** Queues a frame for the connection that is open. */
   put(frame: ClientFrame): void {
     this.frames.put(frame);
   }
 
+  /** Stores what is known beyond channels with the next outputs. */
   saveMeta(): void {
     this.out.persist.push({ put: "meta", meta: structuredClone(this.meta) });
   }

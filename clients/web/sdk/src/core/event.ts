@@ -10,6 +10,7 @@ import { eventBody, messageText } from "../wire/server-frame.js";
 import { type ChannelKind, type Id, type LogEvent, type Member, type MemberRole, type MessageKey, TABLE } from "../wire/values.js";
 import type { Ms } from "./backoff.js";
 
+/** Where the connection stands. */
 export type ConnectionState =
   /** The next attempt is in so many milliseconds. `code` says why the last one ended, if the node said. */
   | { is: "offline"; retryInMs: Ms; code: number | null }
@@ -18,6 +19,7 @@ export type ConnectionState =
   /** No further attempt is made. */
   | { is: "stopped"; reason: StopReason; code: number | null };
 
+/** Why no further attempt is made. */
 export type StopReason =
   /** The application asked for it. */
   | "closed"
@@ -43,6 +45,7 @@ export interface Message {
   content: Content;
 }
 
+/** What an event says. */
 export type Content =
   | { is: "text"; text: string; mentions: Id[] }
   /** A message that is not text; `kind` is its number in the protocol. */

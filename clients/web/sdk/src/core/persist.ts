@@ -26,6 +26,7 @@ export interface Meta {
   listing: { round: number; phase: "none" | "pages" | "check" };
 }
 
+/** A channel, as it is stored. */
 export interface ChannelRow {
   channel: Id;
   kind: ChannelKind;

@@ -55,7 +55,9 @@ export interface PendingSend {
 
 export type PendingAnswer = { state: "unknown" | "absent" } | { state: "stored"; seq: number; timeMs: number };
 
+/** Two people, a group, or one person's own log; `unknown`: of a newer version. */
 export type ChannelKind = "direct" | "group" | "self" | "unknown";
+/** What somebody may do in a channel. */
 export type MemberRole = "member" | "admin" | "owner";
 
 const kinds: readonly ChannelKind[] = ["unknown", "direct", "group", "self"];
@@ -63,6 +65,7 @@ const roles: readonly MemberRole[] = ["member", "member", "admin", "owner"];
 export const channelKind = (n: number): ChannelKind => kinds[n] ?? "unknown";
 export const memberRole = (n: number): MemberRole => roles[n] ?? "member";
 
+/** A user in an event that changes members. */
 export interface Member {
   user: Id;
   role: MemberRole;
