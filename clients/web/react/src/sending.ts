@@ -11,9 +11,9 @@ export interface Sending {
   pending: readonly Pending[];
   /** Sends a text; see `Client.send` of the SDK. Rejects where it cannot be kept: then it is still the person's to send. */
   send(text: string, options?: SendOptions): Promise<SendHandle>;
-  /** Sends a message that was refused once more, as a new one. */
-  retry(key: MessageKey): Promise<void>;
-  /** Forgets a message that was refused. */
+  /** Sends a message that was refused once more, as the newest one. */
+  retry(key: MessageKey): Promise<SendHandle>;
+  /** Forgets a message that was refused, or takes back one that has never left. */
   dismiss(key: MessageKey): Promise<void>;
 }
 
@@ -28,12 +28,7 @@ export function useSending(channel: Id): Sending {
   const functions = useMemo(
     () => ({
       send: (text: string, options?: SendOptions) => client.send(channel, text, options),
-      retry: async (key: MessageKey) => {
-        const refused = client.pending(channel).find((it) => it.key === key && it.state === "refused");
-        if (!refused) return;
-        await client.send(channel, refused.text);
-        await client.dismiss(key);
-      },
+      retry: (key: MessageKey) => client.retry(key),
       dismiss: (key: MessageKey) => client.dismiss(key),
     }),
     [client, channel],

@@ -106,6 +106,12 @@ export class FakeClient {
     return { key, outcome: new Promise<never>(() => {}) };
   }
 
+  async retry(key: string) {
+    const { text } = this.sending.find((it) => it.key === key)!;
+    this.put(key, "", null);
+    return this.send("1", text);
+  }
+
   async dismiss(key: string): Promise<void> {
     this.put(key, "", null);
   }

@@ -9,6 +9,8 @@ import { Heartbeat } from "../src/core/heartbeat.js";
 import { Marks } from "../src/core/marks.js";
 import { Log } from "../src/core/merge.js";
 import { Outbox } from "../src/core/outbox.js";
+import { emptyMeta } from "../src/core/persist.js";
+import { place } from "../src/core/placing.js";
 import { Code, adviceOf } from "../src/wire/codes.js";
 import { U64 } from "../src/generated/conch/u64.js";
 import { Welcome } from "../src/generated/conch/welcome.js";
@@ -72,13 +74,14 @@ describe("outbox", () => {
     expect(box.nextFrame("9")!.map((it) => it.flags)).toEqual([2, 2]);
   });
 
-  it("what may have arrived and is older than its key is given up; what never left goes (P-029)", () => {
+  it("what is older than its key may live is given up, unless the node has it (P-029)", () => {
     const old = new Outbox([{ ...item(1), createdMs: 999 }, { ...item(2), createdMs: 1_000 }]);
     old.push({ ...item(3), createdMs: 5 });
+    old.push({ ...item(4), createdMs: 2_000 });
     old.ask();
     const settled = old.onAnswers([{ state: "absent" }, { state: "absent" }], 1_000);
-    expect(settled).toMatchObject([{ item: { id: 1 }, code: Code.outcomeUnknown }]);
-    expect(old.nextFrame("9")!.map((it) => it.item.id)).toEqual([2, 3]);
+    expect(settled).toMatchObject([{ item: { id: 1 }, code: Code.outcomeUnknown }, { item: { id: 3 }, code: Code.outcomeUnknown }]);
+    expect(old.nextFrame("9")!.map((it) => it.item.id)).toEqual([2, 4]);
     const stored = new Outbox([{ ...item(1), createdMs: 999 }]);
     stored.ask();
     expect(stored.onAnswers([{ state: "stored", seq: 4, timeMs: 7 }], 1_000)).toMatchObject([{ item: { id: 1 }, ack: { seq: 4 } }]);
@@ -105,6 +108,8 @@ describe("outbox", () => {
     expect(box.keepRefused(item(7), Code.forbidden)).toMatchObject({ id: 7, refused: Code.forbidden });
     expect([...box.items()].map((it) => it.id)).toEqual([5, 7, 6]);
     expect(box.dismiss(item(6).key)).toBe(null);
+    box.push(item(8));
+    expect([box.dismiss(item(8).key)?.id, box.size]).toEqual([8, 3]);
     expect([box.dismiss(item(5).key)?.id, box.dismiss(item(5).key), box.size]).toEqual([5, null, 2]);
   });
 
@@ -195,6 +200,26 @@ describe("connection", () => {
     core.takeOutputs();
     core.handle(2, { is: "received", connection: 1, bytes: Uint8Array.of(1, 2, 3) });
     expect(core.takeOutputs().link).toEqual([{ do: "close", connection: 1, code: Code.badFrame }]);
+  });
+});
+
+describe("a message that is stored ahead of its place", () => {
+  it("keeps its row over a restart until it is placed, and has its key then", () => {
+    const row = {
+      channel: "9", kind: "group", title: "", peer: null, role: "member", firstSeq: 1, leftSeq: null, base: 1, have: 3, head: 5,
+      marks: new Marks().row(), informedSeq: 1, listed: 0, used: 1,
+    } as const;
+    const stored = { ...item(4), stored: { seq: 5, timeMs: 7 } };
+    const core = new Core({}, { meta: { ...emptyMeta(), user: "1" }, channels: [row], outbox: [stored, { ...item(6), stored: { seq: 2, timeMs: 1 } }] });
+    // The place of the other one is passed.
+    expect(core.takeOutputs().persist).toEqual([{ remove: "outbox", id: 6 }]);
+    expect(core.outboxItems()).toEqual([stored]);
+    core.known.get("9")!.log.arrive({ event: { ...event(4).event, author: "2" }, key: null, attempts: 0 });
+    place(core, 0, "9");
+    const out = core.takeOutputs();
+    expect(out.persist.map((step) => ("put" in step ? step.put : step.remove))).toEqual(["message", "outbox", "message"]);
+    expect(out.events).toMatchObject([{ message: { seq: 4, key: null } }, { message: { seq: 5, key: stored.key } }]);
+    expect(core.outboxItems()).toEqual([]);
   });
 });
 

@@ -217,6 +217,38 @@ function full(): never {
   throw new DOMException("full", "QuotaExceededError");
 }
 
+describe("what was refused, or has not left", () => {
+  it("goes once more under its own key, and its handle tells", async () => {
+    const client = await open();
+    await until(() => client.channel("1")?.heldTo === 1);
+    const first = await client.send("404", "to nobody yet");
+    expect(await first.outcome).toEqual({ is: "refused", code: 4402 });
+    server.createChannel("404", [ME, "20"]);
+    const second = await client.retry(first.key);
+    expect(second.key).toBe(first.key);
+    expect(client.pending("404")).toMatchObject([{ state: "waiting", code: null }]);
+    expect(await second.outcome).toMatchObject({ is: "stored", seq: 2 });
+    await expect(client.retry(first.key)).rejects.toMatchObject({ code: "not_found" });
+    await client.close();
+  });
+
+  it("is taken back before it leaves, and its handle tells", async () => {
+    const client = await open();
+    await until(() => client.channel("1")?.heldTo === 1);
+    reachable = false;
+    sockets.at(-1)!.lost(1006);
+    const [one, two] = [await client.send("1", "one"), await client.send("1", "two")];
+    await client.dismiss(one.key);
+    expect(await one.outcome).toEqual({ is: "dismissed" });
+    reachable = true;
+    await client.retryNow();
+    expect(await two.outcome).toMatchObject({ is: "stored", seq: 2 });
+    await client.dismiss(two.key);
+    await until(async () => (await texts(client)).join() === "two");
+    await client.close();
+  });
+});
+
 describe("when the device does not do what it should", () => {
   it("full: a send is refused, nothing that was kept is lost, and it goes on when there is room", async () => {
     const client = await open();
@@ -324,6 +356,11 @@ describe("when the device does not do what it should", () => {
     expect(client.pending("1")).toMatchObject([{ text: "old", state: "refused", code: 4103 }]);
     expect(said).toEqual([4103]);
     expect(server.channels.get("1")!.log).toHaveLength(1);
+    const old = client.pending("1")[0]!.key;
+    const again = await client.retry(old);
+    expect(again.key).not.toBe(old);
+    expect(await again.outcome).toMatchObject({ is: "stored", seq: 2 });
+    await until(() => client.pending("1").length === 0);
     await client.close();
   });
 });

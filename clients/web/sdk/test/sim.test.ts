@@ -66,6 +66,8 @@ class World {
   readonly heard = new Map<string, number>();
   readonly written: { channel: string; key: string; words: string }[] = [];
   readonly stored = new Map<string, number>();
+  /** Of those, what is not in the log yet. */
+  readonly unplaced = new Map<string, string>();
   readonly refused = new Set<string>();
   faults = true;
   crashes = 0;
@@ -102,6 +104,11 @@ class World {
     if (this.chance(0.003)) return this.crash(); // before the disk
     this.disk.apply(out.persist);
     for (const event of out.events) this.hear(event);
+    // What was said to be stored is in the outbox or in the log, whatever ends when.
+    for (const [key, place] of this.unplaced) {
+      if (this.disk.messages.has(place)) this.unplaced.delete(key);
+      else expect([...this.disk.outbox.values()].some((it) => it.key === key), `${place} is nowhere, seed ${this.seed}`).toBe(true);
+    }
     if (this.chance(0.003)) return this.crash(); // behind it
     for (const bytes of out.frames) if (this.connection !== null) this.toServer.push({ at: this.later(this.toServer), bytes });
     for (const command of out.link) {
@@ -125,6 +132,7 @@ class World {
     } else if (event.is === "send-stored") {
       expect(this.stored.has(event.key)).toBe(false);
       this.stored.set(event.key, event.seq);
+      this.unplaced.set(event.key, `${event.channel}/${event.seq}`);
     } else if (event.is === "send-refused") {
       this.refused.add(event.key);
     } else {

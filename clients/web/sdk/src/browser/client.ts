@@ -12,7 +12,8 @@ import type { Outcome } from "../core/out.js";
 import type { OutboxItem } from "../core/outbox.js";
 import type { Loaded } from "../core/persist.js";
 import { textTail } from "../wire/client-frame.js";
-import { TEXT_CHARS_MAX } from "../wire/limits.js";
+import { Code } from "../wire/codes.js";
+import { KEY_KEPT_MS, TEXT_CHARS_MAX } from "../wire/limits.js";
 import { type Id, type MessageKey, toHex } from "../wire/values.js";
 import { Api, ApiError } from "./api.js";
 import { Engine, type EngineEvent } from "./engine.js";
@@ -98,8 +99,10 @@ export type StorageState =
 export type SendOutcome =
   /** The node has it for ever, at this place. */
   | { is: "stored"; seq: number; timeMs: number }
-  /** The node has not and never will; with {@link Code}.outcomeUnknown it was given up, and may have it. */
+  /** The node has not and never will; with {@link Code}.outcomeUnknown it was given up after 7 days, and may have it. */
   | { is: "refused"; code: number }
+  /** It was taken back before it left, or dismissed. */
+  | { is: "dismissed" }
   /** This client was closed first, or the tab that sent it ended in between: {@link Client.pending} tells. */
   | { is: "unknown" };
 
@@ -131,6 +134,7 @@ interface Snapshot {
   storage: StorageState;
 }
 
+const freshKey = (): MessageKey => toHex(crypto.getRandomValues(new Uint8Array(16)));
 const nameOf = (session: Session): string => `conch:${session.user}:${session.device}`;
 /** As many as fit into the 4,096 bytes beside a text. */
 const MENTIONS_MAX = 400;
@@ -313,13 +317,17 @@ export class Client {
     const characters = text.length <= TEXT_CHARS_MAX ? text.length : [...text].length;
     if (characters === 0 || characters > TEXT_CHARS_MAX) throw new ApiError("invalid", 0, `a message has 1 to ${TEXT_CHARS_MAX} characters`, 0);
     if (mentions.length > MENTIONS_MAX) throw new ApiError("invalid", 0, `a message mentions at most ${MENTIONS_MAX} people`, 0);
-    const key = toHex(crypto.getRandomValues(new Uint8Array(16)));
+    const key = freshKey();
     const { flags, tail } = textTail(text, mentions);
+    return this.queue(channel, key, { is: "send", channel, key, kind: 1, flags, tail, createdMs: Date.now() });
+  }
+
+  private async queue(channel: Id, key: MessageKey, command: Command): Promise<SendHandle> {
     const handle: Handle = { channel, isAccepted: false, settle: () => {} };
     const outcome = new Promise<SendOutcome>((resolve) => (handle.settle = resolve));
     this.handles.set(key, handle);
     try {
-      await this.tabs.command({ is: "send", channel, key, kind: 1, flags, tail, createdMs: Date.now() });
+      await this.tabs.command(command);
     } catch (error) {
       this.settle(key, { is: "unknown" });
       throw error;
@@ -333,7 +341,20 @@ export class Client {
     this.handles.delete(key);
   }
 
-  /** Forgets a message that was refused, in all tabs. */
+  /**
+   * Sends a message that was refused once more, as the newest of its channel. It arrives once, also if an earlier attempt did
+   * arrive; only one that is too old for that, or whose key is used up, goes under a new key. Throws as {@link Client.send}.
+   */
+  async retry(key: MessageKey): Promise<SendHandle> {
+    const pending = this.pendingByKey.get(key);
+    if (pending?.state !== "refused") throw new ApiError("not_found", 0, "no message of this key was refused", 0);
+    const { channel, code, createdMs } = pending;
+    const isSpent = code === Code.outcomeUnknown || code === Code.conflict || createdMs < Date.now() - KEY_KEPT_MS;
+    const newKey = isSpent ? freshKey() : key;
+    return this.queue(channel, newKey, { is: "retry", key, newKey, createdMs: isSpent ? Date.now() : createdMs });
+  }
+
+  /** Forgets a message that was refused, or takes back one that has never left, in all tabs. */
   async dismiss(key: MessageKey): Promise<void> {
     await this.tabs.command({ is: "dismiss", key });
   }
@@ -432,8 +453,8 @@ export class Client {
   }
 
   private queued(item: OutboxItem): void {
-    const { channel, key, createdMs, refused } = item;
-    const state = refused === undefined ? "waiting" : "refused";
+    const { channel, key, createdMs, refused, stored } = item;
+    const state = refused !== undefined ? "refused" : stored ? "stored" : "waiting";
     this.pendingByKey.set(key, { channel, key, text: readText(item.flags, item.tail), createdMs, state, code: refused ?? null });
   }
 
@@ -457,6 +478,8 @@ export class Client {
           break;
         }
         case "send-dismissed":
+          // One that is sent again under its own key has a handle already, which waits on.
+          if (this.handles.get(event.key)?.isAccepted) this.settle(event.key, { is: "dismissed" });
           this.pendingByKey.delete(event.key);
           this.say({ is: "pending", channel: event.channel });
           break;

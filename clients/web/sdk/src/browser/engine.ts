@@ -67,10 +67,12 @@ export class Engine {
     if (this.hasFailed) return Promise.reject(new ApiError("storage", 0, "messages cannot be stored on this device", 0));
     this.core.handle(this.timer.now(), input);
     const out = this.core.takeOutputs();
-    if (input.is === "send") {
-      const item = out.persist.find((step) => "put" in step && step.put === "outbox");
-      // First of all that this batch says: its ack cannot be here before.
-      if (item && "put" in item && item.put === "outbox") (out.events as EngineEvent[]).unshift({ is: "queued", item: item.item });
+    if (input.is === "send" || input.is === "retry") {
+      const at = out.persist.find((step) => "put" in step && step.put === "outbox");
+      const queued = at && "put" in at && at.put === "outbox" ? [{ is: "queued", item: at.item } as const] : [];
+      // Its ack cannot be here before; what it takes the place of goes first.
+      const first = out.events.findIndex((event) => event.is === "send-dismissed") + 1;
+      (out.events as EngineEvent[]).splice(first, 0, ...queued);
     }
     const carriedOut = new Promise<void>((stored, failed) => this.batches.push({ out, stored, failed }));
     if (!this.isRunning) void this.run();
@@ -81,7 +83,7 @@ export class Engine {
   /** A command of any tab. A message that came before, from a tab that did not hear of it, is not taken twice. */
   async command(command: Command): Promise<Outcome | null> {
     if (command.is === "send") {
-      if (this.core.outbox.has(command.key)) return null;
+      if (this.core.outboxItems().some((it) => it.key === command.key)) return null;
       if (!this.core.outboxRoom()) throw new ApiError("outbox_full", 0, "too many messages wait to be sent", 0);
     }
     if (command.is !== "load-older") {

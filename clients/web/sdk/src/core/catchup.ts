@@ -17,7 +17,7 @@ import { Backoff, type Jitter, type Ms } from "./backoff.js";
 import { Channel } from "./channel.js";
 import type { Core } from "./core.js";
 import type { Outcome } from "./out.js";
-import { noteGap, place, skipTo } from "./placing.js";
+import { dropUnplaced, noteGap, place, skipTo } from "./placing.js";
 import { giveUpCursors } from "./resume.js";
 
 const RETRY_BASE_MS = 200;
@@ -172,6 +172,7 @@ function removeChannel(core: Core, id: Id): void {
   core.changed.delete(id);
   core.gaps.delete(id);
   core.marksDue.delete(id);
+  dropUnplaced(core, id);
   core.out.persist.push({ remove: "channel", channel: id });
   core.out.events.push({ is: "channel-removed", channel: id });
 }

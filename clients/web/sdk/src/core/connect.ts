@@ -17,6 +17,7 @@ import type { Config, Core } from "./core.js";
 import { Credit } from "./credit.js";
 import type { ConnectionState, StopReason } from "./event.js";
 import { Heartbeat } from "./heartbeat.js";
+import { dropUnplaced } from "./placing.js";
 import { Requests } from "./requests.js";
 import { sayHello } from "./resume.js";
 
@@ -227,7 +228,10 @@ function endConnection(core: Core): void {
 
 /** Everything that came from the node is void; what is still to be sent is not. */
 export function forget(core: Core): void {
-  for (const channel of core.known.keys()) core.out.events.push({ is: "channel-reset", channel });
+  for (const channel of core.known.keys()) {
+    dropUnplaced(core, channel);
+    core.out.events.push({ is: "channel-reset", channel });
+  }
   core.known.clear();
   core.changed.clear();
   core.gaps.clear();

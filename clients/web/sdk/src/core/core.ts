@@ -39,8 +39,9 @@ import { Outbox, type OutboxItem } from "./outbox.js";
 import { type Loaded, type Meta, emptyMeta } from "./persist.js";
 import { nextMarkAt, onMarkRead, pumpMarks } from "./reading.js";
 import { onReceived } from "./receive.js";
+import { awaitPlace } from "./placing.js";
 import { Requests } from "./requests.js";
-import { nextSendAt, onClose, onDismiss, onOpen, onSend, pumpSends } from "./sending.js";
+import { nextSendAt, onClose, onDismiss, onOpen, onRetry, onSend, pumpSends } from "./sending.js";
 
 /** Settings of a core. */
 export interface Config {
@@ -95,8 +96,10 @@ export type Input =
 export type Command =
   /** A message that fits the limits, and for which {@link Core.outboxRoom} said that there is room. */
   | { is: "send"; channel: Id; key: MessageKey; kind: number; flags: number; tail: Uint8Array; createdMs: number }
-  /** Forget a message that was refused. */
+  /** Forget a message that was refused, or that has never left. */
   | { is: "dismiss"; key: MessageKey }
+  /** Send a message that was refused once more; under its own key, unless `newKey` is another. */
+  | { is: "retry"; key: MessageKey; newKey: MessageKey; createdMs: number }
   /** The person has read up to here. */
   | { is: "mark-read"; channel: Id; seq: number }
   /** The application shows the channel; it need not be known yet. */
@@ -132,6 +135,8 @@ export class Core {
   readonly marksDue = new Set<Id>();
   /** Channels that the application shows. */
   readonly shown = new Set<Id>();
+  /** Own messages that the node has, ahead of their place. */
+  readonly unplaced = new Map<string, OutboxItem>();
   used = 0;
   /** This device's time when the connection was opened; see `Outbox.onAnswers`. */
   wallMs = 0;
@@ -149,6 +154,7 @@ export class Core {
     this.meta = loaded.meta;
     this.known = new Map(loaded.channels.map((row) => [row.channel, Channel.load(row)]));
     this.outbox = new Outbox(loaded.outbox);
+    for (const item of loaded.outbox) if (item.stored && !awaitPlace(this, item)) this.out.persist.push({ remove: "outbox", id: item.id });
     for (const row of loaded.channels) {
       this.used = Math.max(this.used, row.used);
       if (row.marks.wanted > 0) this.marksDue.add(row.channel);
@@ -189,6 +195,9 @@ export class Core {
       }
       case "dismiss":
         onDismiss(this, input.key);
+        break;
+      case "retry":
+        onRetry(this, input.key, input.newKey, input.createdMs);
         break;
       case "mark-read":
         onMarkRead(this, input.channel, input.seq);
@@ -248,12 +257,13 @@ export class Core {
 
   /** Whether one more message can be kept until it is sent. */
   outboxRoom(): boolean {
-    return this.outbox.size < this.config.outboxItemsMax;
+    return this.outbox.size + this.unplaced.size < this.config.outboxItemsMax;
   }
 
-  /** Messages that the node refused, then those that it has not answered for, in order within each channel. */
+  /** Messages that the node refused, then those that it has or has not answered for, in order within each channel. */
   outboxItems(): OutboxItem[] {
-    return [...this.outbox.items()];
+    const items = [...this.outbox.items(), ...this.unplaced.values()];
+    return items.sort((a, b) => Number(a.refused === undefined) - Number(b.refused === undefined) || a.id - b.id);
   }
 
   /** Queues a frame for the connection that is open. */

@@ -41,6 +41,8 @@ export interface OutboxItem {
   createdMs: number;
   /** Why the node has it not and never will. It stays, out of its lane, until the person dismisses it. */
   refused?: number;
+  /** The node has it, there. It stays, out of its lane, until it has its place among the others; see `placing.ts`. */
+  stored?: { seq: number; timeMs: number };
 }
 
 interface Waiting {
@@ -96,10 +98,11 @@ export class Outbox {
   private framesMax = SENDS_IN_FLIGHT_MAX;
   private asked: PendingSend[] = [];
 
-  /** `items`: what was on disk, in order. Each of them that was not refused may have been sent. */
+  /** `items`: what was on disk, in order. Each of them that was neither stored nor refused may have been sent. */
   constructor(items: OutboxItem[]) {
     for (const item of items) {
       this.lastId = Math.max(this.lastId, item.id);
+      if (item.stored) continue;
       if (item.refused === undefined) this.put({ item, attempt: 0, retry: true });
       else this.refused.set(item.key, item);
     }
@@ -117,11 +120,27 @@ export class Outbox {
     return kept;
   }
 
-  /** The person has seen that it was refused. Null: it was not. */
+  /** The person has seen that it was refused, or takes it back before it has ever left. Null: neither is so. */
   dismiss(key: MessageKey): OutboxItem | null {
-    const item = this.refused.get(key) ?? null;
-    this.refused.delete(key);
-    return item;
+    const item = this.refused.get(key);
+    if (item) {
+      this.refused.delete(key);
+      return item;
+    }
+    for (const [channel, lane] of this.lanes) {
+      const at = lane.waiting.findIndex((it) => it.item.key === key && it.attempt === null && !it.retry);
+      if (at >= 0) return this.remove(channel, at);
+    }
+    return null;
+  }
+
+  /** As {@link push}, for a message of which an earlier attempt was refused. */
+  pushAgain(item: OutboxItem): void {
+    this.put({ item, attempt: null, retry: true });
+  }
+
+  wasRefused(key: MessageKey): boolean {
+    return this.refused.has(key);
   }
 
   nextId(): number {
@@ -165,9 +184,9 @@ export class Outbox {
   }
 
   /**
-   * WELCOME's answers, by index. One without an answer stays unknown. What may have arrived and was written before
-   * `keysFrom` (ms since 1970, this device's clock) is given up if it is not stored: the node may have forgotten its key, and
-   * would store it a second time (P-029).
+   * WELCOME's answers, by index. One without an answer stays unknown. What was written before `keysFrom` (ms since 1970, this
+   * device's clock) is given up if it is not stored: the node may have forgotten its key, and would store it a second time
+   * (P-029).
    */
   onAnswers(answers: PendingAnswer[], keysFrom: number): Settled[] {
     const settled: Settled[] = [];
@@ -184,7 +203,7 @@ export class Outbox {
     });
     this.asked = [];
     for (const [channel, lane] of [...this.lanes]) {
-      for (const { item } of lane.waiting.filter((it) => it.attempt !== null && it.item.createdMs < keysFrom)) {
+      for (const { item } of lane.waiting.filter((it) => it.item.createdMs < keysFrom)) {
         settled.push({ item: this.remove(channel, lane.waiting.findIndex((it) => it.item === item)), code: Code.outcomeUnknown });
       }
     }

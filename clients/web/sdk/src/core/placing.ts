@@ -3,6 +3,10 @@
  *
  * Whatever an event came by, it goes through `place`: the log says what is next, the own-author hold says what must wait, and
  * what leaves is stored and given out in the same breath.
+ *
+ * An own message that was acknowledged ahead of its place keeps its row in the outbox, with its seq, until it is placed; the row
+ * goes in the transaction in which the event comes. So whatever ends when, a message that was shown as stored is in one of
+ * the two.
  */
 
 import { TABLE, type Ack, type Id } from "../wire/values.js";
@@ -17,13 +21,16 @@ import type { OutboxItem, Settled } from "./outbox.js";
  */
 const GAP_GRACE_MS = 400;
 
+/** Where an own message will stand. */
+const placeOf = (channel: Id, seq: number): string => `${channel}/${seq}`;
+
 /** Gives out what is next in a channel, as far as there is something. */
 export function place(core: Core, now: Ms, id: Id): void {
   const channel = core.known.get(id);
   if (!channel) return;
   const me = core.meta.user;
   const ready = channel.log.takeReady(
-    ({ event, key, attempts }) => event.author === me && key === null && core.outbox.holds(id, attempts),
+    ({ event, key, attempts }) => event.author === me && key === null && !core.unplaced.has(placeOf(id, event.seq)) && core.outbox.holds(id, attempts),
   );
   if (ready.length > 0) {
     core.used += 1;
@@ -31,7 +38,13 @@ export function place(core: Core, now: Ms, id: Id): void {
     channel.gapDue = null;
     core.changed.add(id);
   }
-  for (const { event, key } of ready) {
+  for (const { event, key: known } of ready) {
+    const own = core.unplaced.get(placeOf(id, event.seq));
+    if (own) {
+      core.unplaced.delete(placeOf(id, event.seq));
+      core.out.persist.push({ remove: "outbox", id: own.id });
+    }
+    const key = known ?? own?.key ?? null;
     channel.onPlaced(event, me);
     core.out.events.push({ is: "message", message: readMessage(id, event, key) });
     core.out.persist.push({ put: "message", row: { channel: id, event, key } });
@@ -52,6 +65,7 @@ export function noteGap(core: Core, at: Ms, id: Id): void {
 export function skipTo(core: Core, id: Id, first: number): void {
   const skipped = core.known.get(id)?.log.skipTo(first);
   if (!skipped) return;
+  dropUnplaced(core, id, first);
   core.changed.add(id);
   core.out.persist.push({ remove: "messages", channel: id });
   core.out.events.push({ is: "skipped", channel: id, from: skipped[0], to: skipped[1] });
@@ -60,22 +74,40 @@ export function skipTo(core: Core, id: Id, first: number): void {
 /** A send has come to its end. */
 export function onSettled(core: Core, now: Ms, settled: Settled): void {
   const { item } = settled;
-  if ("ack" in settled) {
-    core.out.persist.push({ remove: "outbox", id: item.id });
-    return onStored(core, now, item, settled.ack);
-  }
+  if ("ack" in settled) return onStored(core, now, item, settled.ack);
   core.out.persist.push({ put: "outbox", item: core.outbox.keepRefused(item, settled.code) });
   core.out.events.push({ is: "send-refused", channel: item.channel, key: item.key, code: settled.code });
   place(core, now, item.channel);
 }
 
 /** The session that sent a message gets its ack in place of the event: we know the content, and put it there. */
-function onStored(core: Core, now: Ms, { channel: id, key, kind, flags, tail }: OutboxItem, { seq, timeMs }: Ack): void {
+function onStored(core: Core, now: Ms, item: OutboxItem, { seq, timeMs }: Ack): void {
+  const { id: row, channel: id, key } = item;
   core.out.events.push({ is: "send-stored", channel: id, key, seq, timeMs });
-  const channel = core.known.get(id);
-  const author = core.meta.user;
-  if (!channel || author === null) return;
-  channel.log.arrive({ event: { author, seq, timeMs, kind, flags: flags & TABLE, tail }, key, attempts: 0 });
+  const kept = { ...item, stored: { seq, timeMs } };
+  if (!awaitPlace(core, kept)) return void core.out.persist.push({ remove: "outbox", id: row });
   core.changed.add(id);
   place(core, now, id);
+  // Not its turn yet.
+  if (core.unplaced.get(placeOf(id, seq)) === kept) core.out.persist.push({ put: "outbox", item: kept });
+}
+
+/** Puts a message that the node has into its channel's log. False: its place is passed, or not to be had here. */
+export function awaitPlace(core: Core, item: OutboxItem): boolean {
+  const { channel: id, key, kind, flags, tail, stored } = item;
+  const channel = core.known.get(id);
+  const author = core.meta.user;
+  if (!stored || !channel || author === null || stored.seq <= channel.log.have) return false;
+  core.unplaced.set(placeOf(id, stored.seq), item);
+  channel.log.arrive({ event: { author, ...stored, kind, flags: flags & TABLE, tail }, key, attempts: 0 });
+  return true;
+}
+
+/** The places of own messages below `below` will not be reached. */
+export function dropUnplaced(core: Core, id: Id, below = Infinity): void {
+  for (const [place, item] of core.unplaced) {
+    if (item.channel !== id || item.stored!.seq >= below) continue;
+    core.unplaced.delete(place);
+    core.out.persist.push({ remove: "outbox", id: item.id });
+  }
 }

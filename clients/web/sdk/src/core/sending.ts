@@ -14,7 +14,7 @@ import { Channel } from "./channel.js";
 import { dropConnection, onLastWord } from "./connect.js";
 import type { Core } from "./core.js";
 import type { OutboxItem } from "./outbox.js";
-import { noteGap, onSettled, place, skipTo } from "./placing.js";
+import { dropUnplaced, noteGap, onSettled, place, skipTo } from "./placing.js";
 
 /** The application's message: stored before its first byte leaves. */
 export function onSend(core: Core, item: OutboxItem): void {
@@ -23,7 +23,20 @@ export function onSend(core: Core, item: OutboxItem): void {
   core.outbox.push(item);
 }
 
-/** The person has seen that this message was refused: it is forgotten. */
+/** A message that was refused goes once more, as the newest of its channel; under `newKey` if its own may not be used again. */
+export function onRetry(core: Core, key: MessageKey, newKey: MessageKey, createdMs: number): void {
+  if (!core.outbox.wasRefused(key)) return;
+  const { id, refused: _, ...message } = core.outbox.dismiss(key)!;
+  core.out.persist.push({ remove: "outbox", id });
+  core.out.events.push({ is: "send-dismissed", channel: message.channel, key });
+  const item = { ...message, id: core.outbox.nextId(), key: newKey, createdMs };
+  if (newKey !== key) return onSend(core, item);
+  touch(core, item.channel);
+  core.out.persist.push({ put: "outbox", item });
+  core.outbox.pushAgain(item);
+}
+
+/** The person has seen that this message was refused, or takes it back before it left: it is forgotten. */
 export function onDismiss(core: Core, key: MessageKey): void {
   const item = core.outbox.dismiss(key);
   if (!item) return;
@@ -131,6 +144,7 @@ export function onChannelOpened(core: Core, now: Ms, opened: ChannelOpenedFrame)
 /** What is known of the channel's log is void. */
 function resetChannel(core: Core, id: Id): void {
   if (!core.known.delete(id)) return;
+  dropUnplaced(core, id);
   core.gaps.delete(id);
   core.out.persist.push({ remove: "messages", channel: id });
   core.out.events.push({ is: "channel-reset", channel: id });

@@ -16,5 +16,5 @@ export const SILENCE_MAX_MS = 45_000;
 export const TEXT_CHARS_MAX = 100_000;
 export const PAYLOAD_BYTES_MAX = 102_400;
 export const SEQ_MAX = 4_294_967_294;
-/** How long a node knows a message by its key (P-029). */
-export const KEY_KEPT_MS = 7 * 86_400_000;
+/** How long a node knows a message by its key (P-029), but for an hour in which the last attempt gets there. */
+export const KEY_KEPT_MS = (7 * 24 - 1) * 3_600_000;
