@@ -1,6 +1,6 @@
 # Everything that is done with this repository, by name. `make` lists it. The recipes are thin: logic lives in the crates.
 #
-# Variables: DATA (data folder of `make run`), HTTP (its address), CHAOS_S and CHAOS_SEED (`make chaos`), FUZZ_S
+# Variables: DATA (data folder of `make run`), HTTP (its address), CHAOS_S, CHAOS_SEED and CHAOS_LOSS (`make chaos`), FUZZ_S
 # (`make fuzz`), MEASURE (which figure `make measure` takes).
 
 SHELL := /bin/bash
@@ -11,6 +11,7 @@ DATA ?= data
 HTTP ?= 127.0.0.1:8080
 CHAOS_S ?= 600
 CHAOS_SEED ?= $(shell date +%s)
+CHAOS_LOSS ?= 5
 FUZZ_S ?= 60
 MEASURE ?= all
 PYTHON := target/python
@@ -103,7 +104,7 @@ test: setup-test lint build ## All tests: lints, units, properties, end to end w
 
 .PHONY: chaos
 chaos: build ## Kill a node again and again under load for CHAOS_S seconds; ends with one verdict line
-	target/debug/conch-load chaos --seconds $(CHAOS_S) --seed $(CHAOS_SEED)
+	target/debug/conch-load chaos --seconds $(CHAOS_S) --seed $(CHAOS_SEED) --loss-percent $(CHAOS_LOSS)
 
 .PHONY: fuzz
 fuzz: setup ## Fuzz the frame splitter, every decoder and the WebSocket carrier, FUZZ_S seconds each
@@ -113,7 +114,7 @@ fuzz: setup ## Fuzz the frame splitter, every decoder and the WebSocket carrier,
 	done
 
 .PHONY: measure
-measure: setup ## Measure a release build: MEASURE = all, ack, cpu, start, idle
+measure: setup ## Measure a release build: MEASURE = all, ack, cpu, start, idle, connect, transports, fallback, resume
 	$(CARGO) build --release --locked -p conch-gateway -p conch-loadtest
 	target/release/conch-load measure $(MEASURE)
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use conch_client::core::{Config, ConnectionState, Content, Event, Message};
-use conch_client::{Client, ClientBuilder, EventStream, SendOutcome};
+use conch_client::{Client, ClientBuilder, EventStream, SendOutcome, Transports};
 use conch_wire::{ChannelId, DeviceId, EventKind, MessageKey, Seq, UserId};
 use tokio::task::JoinHandle;
 
@@ -73,6 +73,10 @@ impl AppPlan {
                 reconnect_cap_ms: 400,
                 ..Config::default()
             })
+            .transports(match self.transport {
+                Transport::Quic => Transports::QuicOnly,
+                Transport::WebSocket | Transport::Tls => Transports::WebSocketOnly,
+            })
             .open()
             .await
             .context("open the SDK's folder")?;
@@ -111,13 +115,21 @@ impl App {
         let (user, device) = (self.user, self.device);
         self.lock().attempted(channel, user, device, key, print);
         let sending = self.client.send(channel, &text).await;
+        let client = self.client.clone();
         let counts = Arc::clone(&self.counts);
         let checker = Arc::clone(&self.checker);
         tokio::spawn(async move {
-            let outcome = match sending {
-                Ok(sending) => sending.await.ok(),
-                Err(_) => None,
+            let (outcome, message) = match sending {
+                Ok(sending) => {
+                    let message = sending.key();
+                    (sending.await.ok(), Some(message))
+                }
+                Err(_) => (None, None),
             };
+            // A person who reads that it was refused puts it away.
+            if let (Some(SendOutcome::Refused { .. }), Some(message)) = (&outcome, message) {
+                let _ = client.cancel(message).await;
+            }
             let mut checker = checker.lock().expect("nobody panics while it reports");
             match outcome {
                 Some(SendOutcome::Stored { seq, .. }) => checker.acked(channel, print, seq),

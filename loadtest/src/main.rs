@@ -90,6 +90,9 @@ struct MeasureArgs {
     /// `connect`: connections of each kind
     #[arg(long, default_value_t = 2_000)]
     handshakes: usize,
+    /// `fallback` and `resume`: times of each kind
+    #[arg(long, default_value_t = 20)]
+    rounds: usize,
     /// Folder on the disk that is meant; what is made there is removed at the end
     #[arg(long, default_value = ".")]
     folder: PathBuf,
@@ -111,6 +114,10 @@ enum Figure {
     Connect,
     /// `ack` at 1,000 sends per second and `cpu`, over TLS and over QUIC
     Transports,
+    /// Time until the SDK is online, where UDP is dropped too
+    Fallback,
+    /// Time from a change of address to the next message
+    Resume,
 }
 
 /// The transports by the names that the figures use.
@@ -197,6 +204,12 @@ async fn run_measure(args: MeasureArgs) -> Result<bool> {
         for transport in [Transport::Tls, Transport::Quic] {
             say(&measure::saturate(folder, saturation(transport)).await?);
         }
+    }
+    if wanted(Figure::Fallback) {
+        say(&measure::fallback(folder, args.rounds).await?);
+    }
+    if wanted(Figure::Resume) {
+        say(&measure::resume(folder, args.rounds).await?);
     }
     Ok(true)
 }

@@ -7,6 +7,7 @@
 mod bad_input;
 mod catch_up;
 mod chat;
+mod dark;
 mod durable;
 mod index;
 mod interop;

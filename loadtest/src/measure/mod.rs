@@ -8,6 +8,7 @@ mod ack;
 mod connect;
 mod disk;
 mod idle;
+mod reach;
 mod saturate;
 mod start;
 
@@ -22,6 +23,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 pub use ack::{AckFigures, AckPlan, ack};
 pub use connect::{ConnectFigures, connect};
 pub use idle::{IdleFigures, idle};
+pub use reach::{FallbackFigures, ResumeFigures, fallback, resume};
 pub use saturate::{SaturationFigures, SaturationPlan, saturate};
 pub use start::{StartFigures, start};
 
