@@ -2,7 +2,7 @@
 //!
 //! A client has one QUIC endpoint per address family, made when it is first needed and kept over reconnects, and one TLS
 //! configuration per certificate to trust: so session tickets resume, and a change of network moves every connection to a
-//! new socket at once.
+//! new socket at once. A new connection begins on a new socket.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -75,8 +75,10 @@ impl QuicDialer {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Connects to whichever address of the endpoint answers first.
+    /// Connects to whichever address of the endpoint answers first. From new sockets: where the last connection died without
+    /// a word something between here and the node may have forgotten the old ones, or drop what comes from them.
     pub(super) async fn dial(&self, url: &Url, route: &QuicRoute) -> Result<Connection, DialError> {
+        self.rebind();
         let config = self.config(route.certificate)?;
         let (addresses, name) = resolve(url, route.port).await?;
         let mut attempts = FuturesUnordered::new();
