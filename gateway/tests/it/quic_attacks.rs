@@ -16,6 +16,7 @@ use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
 use crate::client::{encoded, hello};
+use crate::handshake::{GOOD, upgrade};
 use crate::quic::world;
 use crate::quic_client::{Options, QuicClient, code_of, dial};
 use crate::world::{SOON, World, eventually, with};
@@ -327,6 +328,30 @@ async fn a14_an_address_has_its_share_of_connections_on_both_ports() {
     };
     timeout(SOON, entered).await.expect("a place came free");
     first.ping().await;
+}
+
+#[tokio::test]
+async fn a14_behind_a_proxy_websockets_count_by_the_address_that_it_names() {
+    let world = quic_with(|s| {
+        s.limits.connections_per_address_max = 2;
+        s.http.behind_proxy = true;
+    })
+    .await;
+    let upgraded = async |address: &str| {
+        let headers = [GOOD, &[("X-Forwarded-For", address)]].concat();
+        upgrade(world.node.http, "/v1/ws", &headers).await
+    };
+    let mut open = Vec::new();
+    for address in ["192.0.2.1", "192.0.2.1", "192.0.2.2", "2001:db8::1"] {
+        let (stream, head) = upgraded(address).await;
+        assert!(head.starts_with("HTTP/1.1 101"), "{address}: {head}");
+        open.push(stream);
+    }
+    let (_, head) = upgraded("192.0.2.1").await;
+    assert!(head.starts_with("HTTP/1.1 429"), "{head}");
+    open.remove(0);
+    let entered = async { while !upgraded("192.0.2.1").await.1.starts_with("HTTP/1.1 101") {} };
+    timeout(SOON, entered).await.expect("a place came free");
 }
 
 #[tokio::test]
