@@ -29,7 +29,7 @@ async fn main() -> Result<()> {
         token,
         data_dir,
         reconnect_base_ms,
-        ..
+        quic,
     }) = next().await?
     else {
         bail!("the first command is connect");
@@ -45,8 +45,10 @@ async fn main() -> Result<()> {
         .config(config)
         .program("conch-conform-host-rust")
         .token_provider(Arc::new(tokens))
-        // The scripted server has no other.
-        .transports(Transports::WebSocketOnly)
+        .transports(match quic {
+            Some(_) => Transports::QuicOnly,
+            None => Transports::WebSocketOnly,
+        })
         .open()
         .await?;
     // Sends of an earlier run have no handle in this one.

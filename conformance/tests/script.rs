@@ -97,6 +97,11 @@ async fn the_rust_sdk_passes() {
     passes("rust_host", Transport::WebSocket).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rust_sdk_passes_over_quic() {
+    passes("rust_host", Transport::Quic).await;
+}
+
 /// Runs one case by the program itself, called from `folder`.
 fn run_from(folder: &Path, client: &str) -> String {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_conch-conform"))

@@ -15,7 +15,7 @@ mod tcp;
 mod udp;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -83,8 +83,10 @@ struct Settings {
     /// Connections with a lower number are cut.
     cut_below: u64,
     cut: Cut,
-    /// How often the port that the server sees was changed.
+    /// How often the address that the server sees was changed.
     rebinds: u64,
+    /// Where flows of UDP come from, as the server sees them.
+    source: IpAddr,
 }
 
 impl Settings {
@@ -164,6 +166,7 @@ impl Proxy {
             cut_below: 0,
             cut: Cut::Reset,
             rebinds: 0,
+            source: Ipv4Addr::LOCALHOST.into(),
         };
         let shared = Arc::new(Shared {
             seed,
@@ -234,6 +237,14 @@ impl Proxy {
     /// What it still sends to the old one is lost.
     pub fn rebind(&self) {
         self.change(|it| it.rebinds += 1);
+    }
+
+    /// UDP: as [`Proxy::rebind`], and from another address of this machine, for flows to come, too.
+    pub fn rebind_to(&self, source: IpAddr) {
+        self.change(|it| {
+            it.source = source;
+            it.rebinds += 1;
+        });
     }
 
     /// What happened so far.

@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,11 +84,11 @@ struct Flow {
 impl Flow {
     async fn run(mut self, mut incoming: mpsc::Receiver<Bytes>) {
         let mut settings = self.shared.settings.subscribe();
-        let (mut rebinds, mut target) = {
+        let (mut rebinds, mut target, source) = {
             let now = settings.borrow_and_update();
-            (now.rebinds, now.target)
+            (now.rebinds, now.target, now.source)
         };
-        let Ok(mut upstream) = bind(target).await else {
+        let Ok(mut upstream) = bind(target, source).await else {
             return;
         };
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
@@ -111,7 +111,7 @@ impl Flow {
                     }
                     if now.rebinds != rebinds || now.target != target {
                         (rebinds, target) = (now.rebinds, now.target);
-                        match bind(target).await {
+                        match bind(target, now.source).await {
                             Ok(socket) => upstream = socket,
                             Err(_) => return,
                         }
@@ -173,11 +173,11 @@ impl Flow {
 }
 
 /// A socket of a new port that leads to the target, if there is one.
-async fn bind(target: Option<SocketAddr>) -> io::Result<Option<UdpSocket>> {
+async fn bind(target: Option<SocketAddr>, source: IpAddr) -> io::Result<Option<UdpSocket>> {
     let Some(target) = target else {
         return Ok(None);
     };
-    let socket = UdpSocket::bind("127.0.0.1:0").await?;
+    let socket = UdpSocket::bind((source, 0)).await?;
     socket.connect(target).await?;
     Ok(Some(socket))
 }

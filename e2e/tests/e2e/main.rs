@@ -24,3 +24,4 @@ mod sdk_token;
 mod serve;
 mod slow_reader;
 mod sweep;
+mod transports;

@@ -1,5 +1,6 @@
-//! Finding out that a connection is dead: PING on a beat, and giving up after silence. After a change of network a PING at
-//! once, and giving up soon.
+//! Finding out that a connection is dead: PING on a beat, and giving up after silence. A connection that has a reason to
+//! speak is doubted sooner: after a change of network at once, and when something was asked and nothing at all came back for
+//! a while. Then it gets a PING, and a few seconds.
 
 use conch_wire::limits::{HEARTBEAT_MS, SILENCE_MAX_MS};
 
@@ -12,6 +13,10 @@ const PROBE_MAX_MS: Ms = 4_000;
 /// counts.
 const PROBE_DOUBT_MS: Ms = 1_000;
 
+/// How long something that was asked may go without one byte from the server before the connection is probed, in
+/// milliseconds. A server that is only slow answers the PING.
+const ANSWER_DOUBT_MS: Ms = 10_000;
+
 /// What is due now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Beat {
@@ -19,7 +24,7 @@ pub(crate) enum Beat {
     Dead,
 }
 
-/// A question whether the connection outlived a change of network.
+/// A question whether the connection is alive.
 #[derive(Clone, Copy, Debug)]
 struct Probe {
     /// Of its PING.
@@ -36,6 +41,8 @@ pub(crate) struct Heartbeat {
     next_ping: Ms,
     nonce: u32,
     probe: Option<Probe>,
+    /// Since when something that was asked waits, and nothing was heard.
+    waiting_since: Option<Ms>,
 }
 
 impl Heartbeat {
@@ -47,7 +54,13 @@ impl Heartbeat {
             next_ping: now + Ms::from(HEARTBEAT_MS),
             nonce: 0,
             probe: None,
+            waiting_since: None,
         }
+    }
+
+    /// Whether anything is asked and not answered. Said after every input.
+    pub(crate) fn waits(&mut self, now: Ms, waits: bool) {
+        self.waiting_since = waits.then(|| self.waiting_since.unwrap_or(now));
     }
 
     /// WELCOME announced the server's beat. 0 leaves ours.
@@ -63,6 +76,7 @@ impl Heartbeat {
 
     pub(crate) fn heard(&mut self, now: Ms) {
         self.last_heard = self.last_heard.max(now);
+        self.waiting_since = None;
         if self
             .probe
             .is_some_and(|probe| now >= probe.began + PROBE_DOUBT_MS)
@@ -91,6 +105,9 @@ impl Heartbeat {
         if now >= self.dead_at() {
             return Some(Beat::Dead);
         }
+        if self.doubt_at().is_some_and(|at| now >= at) {
+            self.probe(now);
+        }
         if now < self.next_ping {
             return None;
         }
@@ -105,8 +122,16 @@ impl Heartbeat {
             .map_or(silence, |probe| silence.min(probe.began + PROBE_MAX_MS))
     }
 
+    fn doubt_at(&self) -> Option<Ms> {
+        match (self.probe, self.waiting_since) {
+            (None, Some(since)) => Some(since + ANSWER_DOUBT_MS),
+            _ => None,
+        }
+    }
+
     pub(crate) fn next_at(&self) -> Ms {
-        self.next_ping.min(self.dead_at())
+        let beat = self.next_ping.min(self.dead_at());
+        self.doubt_at().map_or(beat, |at| beat.min(at))
     }
 }
 
@@ -143,6 +168,29 @@ mod tests {
         beat.probe(12_000);
         assert_eq!(beat.due(12_000), Some(Beat::Ping { nonce: 2 }));
         assert_eq!(beat.due(14_000), Some(Beat::Dead));
+    }
+
+    #[test]
+    fn question_without_a_byte_in_answer_leads_to_a_probe() {
+        let mut beat = Heartbeat::new(0);
+        beat.waits(1_000, true);
+        beat.waits(9_000, true);
+        assert_eq!(beat.next_at(), 11_000);
+        assert_eq!(beat.due(11_000), Some(Beat::Ping { nonce: 1 }));
+        assert_eq!(beat.next_at(), 15_000);
+        assert_eq!(beat.due(15_000), Some(Beat::Dead));
+    }
+
+    #[test]
+    fn server_that_is_slow_but_speaks_is_not_doubted() {
+        let mut beat = Heartbeat::new(0);
+        beat.waits(0, true);
+        beat.heard(9_000);
+        beat.waits(9_000, true);
+        assert_eq!(beat.next_at(), 19_000);
+        // Nor one that has nothing to answer.
+        beat.waits(9_000, false);
+        assert_eq!(beat.next_at(), 25_000);
     }
 
     #[test]

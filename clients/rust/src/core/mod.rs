@@ -438,6 +438,7 @@ impl Core {
             self.pump_gaps(now);
             self.pump_marks(now);
             self.pump_uncounted();
+            self.link.heartbeat.waits(now, self.requests.wait());
         }
         self.say_changes();
     }

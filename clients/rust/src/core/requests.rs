@@ -111,6 +111,11 @@ impl Requests {
         self.open.values().any(|it| *it == Asked::Head(channel))
     }
 
+    /// Whether anything was asked that is always answered. A READ is not.
+    pub(crate) fn wait(&self) -> bool {
+        self.open.values().any(|it| !matches!(it, Asked::Read(_)))
+    }
+
     pub(crate) fn is_syncing(&self) -> bool {
         self.open.values().any(|it| *it == Asked::Sync)
     }

@@ -157,6 +157,7 @@ impl ClientBuilder {
             tls,
             quic: QuicDialer::new(roots),
             memory: Memory::load(store.clone()).await,
+            late: Default::default(),
         };
         let dialer = Dialer::new(Arc::clone(&tokens), endpoints, attempts);
         let transport = dialer.in_use();

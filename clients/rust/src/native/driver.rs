@@ -507,6 +507,7 @@ impl Driver {
     }
 
     async fn finish(mut self) {
+        self.dialer.end();
         if let Some(connection) = self.connection.take() {
             let _ = connection
                 .outgoing

@@ -5,6 +5,7 @@
 
 mod node;
 
+use std::net::UdpSocket;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,7 +16,6 @@ use conch_client::wire::{ClientFrame, Code, ServerFrame};
 use conch_client::{
     Client, ClientBuilder, EventStream, TokenFuture, TokenProvider, Transport, Transports,
 };
-use tokio::net::UdpSocket;
 
 use node::{Node, Peer, Quic, encoded, no_changes, soon};
 
@@ -69,7 +69,7 @@ async fn online(events: &mut EventStream) {
     state(events, |it| it == ConnectionState::Online).await;
 }
 
-/// How the client ended a connection: its code, if it closed with one.
+/// How the client ended a connection: its code, if it closed it.
 async fn ended(peer: &Peer) -> Option<u64> {
     match soon(peer.connection().closed()).await {
         quinn::ConnectionError::ApplicationClosed(close) => Some(close.error_code.into_inner()),
@@ -78,22 +78,30 @@ async fn ended(peer: &Peer) -> Option<u64> {
 }
 
 /// A UDP port that swallows everything.
-async fn black_hole() -> UdpSocket {
-    UdpSocket::bind("127.0.0.1:0").await.unwrap()
+fn black_hole() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_nonblocking(true).unwrap();
+    socket
 }
 
-async fn swallow(hole: &UdpSocket) {
-    let mut datagram = [0; 2_048];
-    soon(hole.recv(&mut datagram)).await.unwrap();
-}
-
+/// Whether nothing came since this was asked last.
 fn is_silent(hole: &UdpSocket) -> bool {
     let mut datagram = [0; 2_048];
     let mut came = 0;
-    while hole.try_recv(&mut datagram).is_ok() {
+    while hole.recv(&mut datagram).is_ok() {
         came += 1;
     }
     came == 0
+}
+
+/// Waits until something comes.
+async fn swallow(hole: &UdpSocket) {
+    let came = async {
+        while is_silent(hole) {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    soon(came).await;
 }
 
 #[tokio::test]
@@ -131,7 +139,7 @@ async fn node_without_quic_is_asked_once_and_gets_a_websocket_at_once() {
 #[tokio::test]
 async fn blocked_quic_gives_way_to_websocket_and_is_left_alone_until_the_network_changes() {
     let folder = tempfile::tempdir().unwrap();
-    let hole = black_hole().await;
+    let hole = black_hole();
     let mut node = Node::start().await;
     node.says(hole.local_addr().unwrap().port(), &"00".repeat(32));
     let (client, mut events) = start(builder(node.endpoint(), folder.path())).await;
@@ -142,7 +150,7 @@ async fn blocked_quic_gives_way_to_websocket_and_is_left_alone_until_the_network
     // That QUIC is blocked, and not only slow, shows beside the connection.
     loop {
         drop(peer);
-        while !is_silent(&hole) {}
+        is_silent(&hole);
         peer = node.websocket().await;
         peer.welcome().await;
         online(&mut events).await;
@@ -152,6 +160,13 @@ async fn blocked_quic_gives_way_to_websocket_and_is_left_alone_until_the_network
     }
     client.close().await;
     drop((client, peer));
+    // Attempts that were given up say so once more.
+    let still = async {
+        while !is_silent(&hole) {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    };
+    soon(still).await;
 
     let (client, mut events) = start(builder(node.endpoint(), folder.path())).await;
     let mut peer = node.websocket().await;
@@ -298,7 +313,7 @@ async fn request_whose_stream_is_reset_is_made_again_on_the_same_connection() {
 }
 
 #[tokio::test]
-async fn nonsense_is_answered_with_bad_frame_and_another_connection() {
+async fn nonsense_ends_the_connection_as_bad_frame_and_another_one_follows() {
     let folder = tempfile::tempdir().unwrap();
     let quic = Quic::start();
     let node = Node::with(&quic).await;
@@ -309,7 +324,7 @@ async fn nonsense_is_answered_with_bad_frame_and_another_connection() {
         let (mut peer, _) = quic.welcome().await;
         online(&mut events).await;
         peer.say_bytes(rubbish).await;
-        assert_eq!(ended(&peer).await, Some(Code::BadFrame.number().into()));
+        assert_eq!(ended(&peer).await, Some(0));
     }
     let (mut peer, _) = quic.welcome().await;
     online(&mut events).await;
@@ -319,7 +334,7 @@ async fn nonsense_is_answered_with_bad_frame_and_another_connection() {
         .await
         .unwrap();
     send.finish().unwrap();
-    assert_eq!(ended(&peer).await, Some(Code::BadFrame.number().into()));
+    assert_eq!(ended(&peer).await, Some(0));
     let said = Some(Code::BadFrame.number());
     state(
         &mut events,

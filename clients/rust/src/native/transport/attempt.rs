@@ -4,9 +4,10 @@
 //! for again when it does not lead to a node. Where WebSocket wins and QUIC then does not come up at all, QUIC is not tried
 //! for ten minutes; where it was only slower, nothing is held against it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use url::Url;
 
@@ -33,6 +34,8 @@ pub(in crate::native) struct Attempts {
     pub(in crate::native) tls: Arc<rustls::ClientConfig>,
     pub(in crate::native) quic: QuicDialer,
     pub(in crate::native) memory: Memory,
+    /// QUIC that lost its race and may still come up; each ends within seconds.
+    pub(in crate::native) late: Mutex<JoinSet<()>>,
 }
 
 impl Attempts {
@@ -78,24 +81,44 @@ impl Attempts {
             }
             Winner::WebSocket(link, rival) => {
                 // Beside the connection, which does not wait for what is learnt.
-                tokio::spawn(async move {
-                    let ended = match rival {
-                        Rival::Failed(error) => Err(error),
-                        Rival::Running(quic) => quic.await,
-                    };
-                    match ended {
-                        Ok(late) => late.close(0_u32.into(), b""),
-                        Err(error) => {
-                            tracing::debug!(%error, %endpoint, "no QUIC");
-                            if error.is_about_quic() {
-                                self.memory.avoid(&endpoint, network).await;
-                            }
-                        }
-                    }
-                });
+                let learning = Arc::clone(&self).learn(endpoint, network, rival);
+                let mut late = self.late();
+                while late.try_join_next().is_some() {}
+                late.spawn(learning);
                 Ok(link)
             }
         }
+    }
+
+    /// What the end of an attempt by QUIC tells that lost its race.
+    async fn learn(
+        self: Arc<Self>,
+        endpoint: Url,
+        network: u64,
+        rival: Rival<quinn::Connection, DialError>,
+    ) {
+        let ended = match rival {
+            Rival::Failed(error) => Err(error),
+            Rival::Running(quic) => quic.await,
+        };
+        match ended {
+            Ok(late) => late.close(0_u32.into(), b""),
+            Err(error) => {
+                tracing::debug!(%error, %endpoint, "no QUIC");
+                if error.is_about_quic() {
+                    self.memory.avoid(&endpoint, network).await;
+                }
+            }
+        }
+    }
+
+    fn late(&self) -> MutexGuard<'_, JoinSet<()>> {
+        self.late.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing is tried or remembered any more.
+    pub(super) fn end(&self) {
+        self.late().abort_all();
     }
 
     async fn websocket(&self, endpoint: &Url) -> Result<Link, DialError> {

@@ -178,6 +178,11 @@ impl Dialer {
         self.attempts.network_changed().await;
     }
 
+    /// No further connection is made.
+    pub(super) fn end(&self) {
+        self.attempts.end();
+    }
+
     /// A node goes away: the next connection goes to another endpoint.
     pub(super) fn elsewhere(&self, named: &[String]) {
         self.endpoints.leave(named);

@@ -48,7 +48,7 @@ pub(super) async fn pump(
         code = streams.write(send, outgoing) => code,
         code = streams.read(recv) => code,
     };
-    // Says goodbye to a node that did not; else without effect.
+    // Without effect where the node closed first.
     streams.connection.close(0_u32.into(), b"");
     code
 }
@@ -88,14 +88,12 @@ impl Streams<'_> {
                     Some(Outgoing::Close(Code::GoingAway)) | None => {
                         return self.leave(control).await;
                     }
-                    Some(Outgoing::Close(code)) => {
-                        self.close(code);
-                        return None;
-                    }
+                    // The node has no use for why: a client closes with 0.
+                    Some(Outgoing::Close(_)) => return None,
                 },
                 Some(ended) = requests.join_next(), if !requests.is_empty() => {
                     if matches!(ended, Ok(Answered::Nonsense)) {
-                        return Some(self.distrust("no answer on a request's stream"));
+                        return Some(distrust("no answer on a request's stream"));
                     }
                 }
             }
@@ -143,19 +141,7 @@ impl Streams<'_> {
         if control.finish().is_ok() {
             let _ = timeout(CLOSE_MAX, control.stopped()).await;
         }
-        self.close(Code::GoingAway);
         None
-    }
-
-    fn close(&self, code: Code) {
-        let number = u32::from(code.number());
-        self.connection.close(number.into(), code.name().as_bytes());
-    }
-
-    fn distrust(&self, what: &'static str) -> u16 {
-        tracing::debug!(what, "closing the connection");
-        self.close(Code::BadFrame);
-        Code::BadFrame.number()
     }
 
     async fn read(&self, mut control: RecvStream) -> Option<u16> {
@@ -177,7 +163,7 @@ impl Streams<'_> {
             let bytes = match framer.push(&chunk.bytes) {
                 Ok(Some(frames)) => frames,
                 Ok(None) => continue,
-                Err(error) => return Some(self.distrust(error.what)),
+                Err(error) => return Some(distrust(error.what)),
             };
             if bytes.first() == Some(&frame_type::WELCOME) {
                 self.is_welcome.store(true, Ordering::Relaxed);
@@ -191,6 +177,12 @@ impl Streams<'_> {
             }
         }
     }
+}
+
+/// The node sent what cannot be read: the connection ends as by that code.
+fn distrust(what: &'static str) -> u16 {
+    tracing::debug!(what, "closing the connection");
+    Code::BadFrame.number()
 }
 
 async fn write(control: &mut SendStream, bytes: Bytes) -> bool {
