@@ -113,6 +113,37 @@ describe("outbox", () => {
     expect([box.dismiss(item(5).key)?.id, box.dismiss(item(5).key), box.size]).toEqual([5, null, 2]);
   });
 
+  it("a long outbox in many channels goes out at the rate of the node's bucket, and is never taken for a flood", () => {
+    const [perS, burst, count] = [10, 30, 3_000];
+    const box = new Outbox([]);
+    for (let id = 1; id <= count; id++) box.push({ ...item(id), channel: `${1 + (id % 7)}` });
+    let [now, tokens, excess, last, sent] = [0, burst, 0, 0, 0];
+    const jitter = new Jitter(3);
+    const answer = (channel: string, items: number): void => {
+      tokens = Math.min(burst, tokens + ((now - last) * perS) / 1_000);
+      excess = Math.max(0, excess - (now - last) / 1_000);
+      last = now;
+      if (tokens >= items) {
+        tokens -= items;
+        sent += items;
+        box.onAck(channel, Array.from({ length: items }, () => ({ seq: 1, timeMs: 0, flags: 0 })));
+      } else {
+        excess += 1;
+        const retryAfterMs = Math.ceil(((Math.min(items, burst) - tokens) / perS) * 1_000);
+        box.onRefused(channel, { code: Code.rateLimited, item: 0, retryAfterMs }, now, jitter);
+      }
+    };
+    while (sent < count && now < 10_000_000) {
+      const frames = box.ready(now).map((channel) => [channel, box.nextFrame(channel)?.length ?? 0] as const).filter(([, items]) => items > 0);
+      now += 5;
+      for (const [channel, items] of frames) answer(channel, items);
+      expect(excess).toBeLessThan(50);
+      if (frames.length === 0) now = Math.max(now, Math.min(box.nextAt(), now + 60_000));
+    }
+    expect(sent).toBe(count);
+    expect(now).toBeLessThan((count / perS) * 1_000 * 1.5);
+  });
+
   it("a refusal says nothing of an earlier attempt", () => {
     const box = outbox(1);
     box.nextFrame("9");

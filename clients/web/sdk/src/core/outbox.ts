@@ -24,6 +24,13 @@ import { Backoff, type Jitter, type Ms } from "./backoff.js";
 const ITEM_OVERHEAD_BYTES = 4 + 24;
 const RETRY_BASE_MS = 100;
 const RETRY_CAP_MS = 10_000;
+/**
+ * After a refusal for rate nothing goes out for so long. The node takes one such refusal a second as an accident and more of
+ * them as a flood, which ends the session; and who waits finds a bucket with more in it.
+ */
+const RATE_PAUSE_MS = 1_100;
+/** After that, so many acks in a row allow for one more frame in flight: each of several would be refused by itself. */
+const ACKS_PER_FRAME_MORE = 32;
 /** How many more items a lane tries in one frame after an ack. */
 const ITEMS_MORE = 4;
 
@@ -94,8 +101,12 @@ export class Outbox {
   attempts = 0;
   private waitingCount = 0;
   private framesInFlight = 0;
-  /** One after a refusal for rate, because the bucket is this person's and not the channel's; one more with every ack. */
+  /** One after a refusal for rate, because the bucket is this person's and not the channel's; slowly more again. */
   private framesMax = SENDS_IN_FLIGHT_MAX;
+  /** Since the last refusal for rate. */
+  private acksInARow = 0;
+  /** In all channels: the bucket is this person's. */
+  private rateNotBefore: Ms = 0;
   private asked: PendingSend[] = [];
 
   /** `items`: what was on disk, in order. Each of them that was neither stored nor refused may have been sent. */
@@ -221,6 +232,8 @@ export class Outbox {
   /** Channels that have something to send now; the one served last comes last. Waits that are over are forgotten. */
   ready(now: Ms): Id[] {
     const ready: Id[] = [];
+    if (now < this.rateNotBefore) return ready;
+    this.rateNotBefore = 0;
     for (const [channel, lane] of this.lanes) {
       if (lane.notBefore <= now) lane.notBefore = 0;
       if (lane.inFlight === 0 && lane.notBefore === 0) ready.push(channel);
@@ -254,7 +267,8 @@ export class Outbox {
     const lane = this.lanes.get(channel);
     if (!lane || lane.inFlight === 0 || lane.inFlight !== acks.length) return null;
     this.framesInFlight -= 1;
-    this.framesMax = Math.min(this.framesMax + 1, SENDS_IN_FLIGHT_MAX);
+    this.acksInARow += 1;
+    if (this.acksInARow % ACKS_PER_FRAME_MORE === 0) this.framesMax = Math.min(this.framesMax + 1, SENDS_IN_FLIGHT_MAX);
     const acked = lane.waiting.splice(0, lane.inFlight);
     this.waitingCount -= acked.length;
     lane.inFlight = 0;
@@ -286,6 +300,8 @@ export class Outbox {
       if (error.code === Code.rateLimited) {
         lane.itemsMax = Math.max(Math.floor(count / 2), 1);
         this.framesMax = 1;
+        this.acksInARow = 0;
+        this.rateNotBefore = now + Math.max(error.retryAfterMs, RATE_PAUSE_MS);
       }
       lane.notBefore = now + lane.backoff.failed(error.retryAfterMs, jitter);
       return { is: "waits", until: lane.notBefore };
@@ -318,6 +334,7 @@ export class Outbox {
   /** The connection is gone: what was in flight may have arrived. */
   onDisconnected(): void {
     this.framesInFlight = 0;
+    this.rateNotBefore = 0;
     this.asked = [];
     for (const lane of this.lanes.values()) {
       lane.inFlight = 0;
@@ -328,7 +345,10 @@ export class Outbox {
   /** When the next lane that waits for a time may go on. */
   nextAt(): Ms {
     let next = Infinity;
-    for (const lane of this.lanes.values()) if (lane.notBefore > 0) next = Math.min(next, lane.notBefore);
+    for (const lane of this.lanes.values()) {
+      if (lane.notBefore > 0) next = Math.min(next, Math.max(lane.notBefore, this.rateNotBefore));
+      else if (lane.inFlight === 0 && this.rateNotBefore > 0) next = Math.min(next, this.rateNotBefore);
+    }
     return next;
   }
 }
