@@ -1,20 +1,23 @@
-/** Where a message is written. What is typed stays with its conversation while the page is open. */
+/** Where a message is written. What is typed stays with its conversation until it is sent. */
 
-import type { ChannelInfo, Id } from "@conch/sdk";
+import type { ChannelInfo } from "@conch/sdk";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { ErrorLine, Icon } from "./parts.js";
 import { useChat } from "./state.js";
 import { wordsFor } from "./words.js";
 
 const TEXT_CHARS_MAX = 100_000;
+/** A paste that makes the text longer than this does not go into the field: laying it out would freeze the page. */
+const FIELD_CHARS_MAX = 2 * TEXT_CHARS_MAX;
 const LINES_MAX_PX = 180;
-const drafts = new Map<Id, string>();
+/** Longer texts fill the field, without measuring. */
+const MEASURED_CHARS_MAX = 5_000;
 /** With a keyboard Enter sends; on a touch screen it is a new line, and the button sends. */
 const entersSend = !matchMedia("(pointer: coarse)").matches;
 
-export function Composer({ info, title }: { info: ChannelInfo; title: string }) {
-  const { client } = useChat();
-  const [text, setText] = useState(drafts.get(info.channel) ?? "");
+export function Composer({ info, title, onSend }: { info: ChannelInfo; title: string; onSend: () => void }) {
+  const { client, drafts } = useChat();
+  const [text, setText] = useState(() => drafts.get(info.channel));
   const [error, setError] = useState<string | null>(null);
   const field = useRef<HTMLTextAreaElement>(null);
   // Most texts are far from the limit: count scalar values only near it.
@@ -24,25 +27,35 @@ export function Composer({ info, title }: { info: ChannelInfo; title: string }) 
   useEffect(() => {
     if (entersSend) field.current?.focus();
   }, [info.channel]);
+  useEffect(() => () => drafts.save(), [drafts]);
   useLayoutEffect(() => {
     const it = field.current;
     if (!it) return;
     it.style.height = "auto";
-    it.style.height = `${Math.min(it.scrollHeight, LINES_MAX_PX)}px`;
+    it.style.height = `${text.length > MEASURED_CHARS_MAX ? LINES_MAX_PX : Math.min(it.scrollHeight + 2, LINES_MAX_PX)}px`;
   }, [text]);
 
   const change = (to: string): void => {
     drafts.set(info.channel, to);
     setText(to);
+    setError(null);
+  };
+  const onPaste = (event: ClipboardEvent): void => {
+    const more = event.clipboardData?.getData("text/plain").length ?? 0;
+    if (text.length + more <= FIELD_CHARS_MAX) return;
+    event.preventDefault();
+    setError(
+      `That is too long to paste: ${more.toLocaleString()} characters. A message has room for ${TEXT_CHARS_MAX.toLocaleString()}: paste it in parts.`,
+    );
   };
   const send = (): void => {
     if (isEmpty || over > 0) return;
     const sent = text.trim();
     change("");
-    setError(null);
+    onSend();
     client.send(info.channel, sent).catch((failure: unknown) => {
-      // Not kept anywhere yet: back into the field with it.
-      change(sent);
+      // Not kept anywhere yet: back into the field with it, before what was typed since.
+      change([sent, drafts.get(info.channel)].filter(Boolean).join("\n"));
       setError(wordsFor(failure));
     });
     field.current?.focus();
@@ -61,7 +74,7 @@ export function Composer({ info, title }: { info: ChannelInfo; title: string }) 
       <div class="composer-line">
         <textarea
           ref={field} rows={1} value={text} dir="auto" placeholder="Message" aria-label={`Message to ${title}`}
-          aria-invalid={over > 0} enterkeyhint={entersSend ? "send" : "enter"}
+          aria-invalid={over > 0} enterkeyhint={entersSend ? "send" : "enter"} onPaste={onPaste}
           onInput={(event) => change(event.currentTarget.value)}
           onKeyDown={(event) => {
             if (event.key !== "Enter" || event.shiftKey || event.isComposing || !entersSend) return;

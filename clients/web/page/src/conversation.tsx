@@ -1,22 +1,27 @@
 /** One conversation: its head, its messages, and where to write. */
 
-import type { ClientEvent, Id } from "@conch/sdk";
+import type { ClientEvent, Id, Message } from "@conch/sdk";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Composer } from "./composer.js";
-import { Members } from "./dialogs.js";
+import { GroupDialog } from "./group.js";
 import { History } from "./history.js";
 import { MessageList } from "./message-list.js";
+import { clean } from "./names.js";
+import { describe } from "./notes.js";
 import { Avatar, IconButton } from "./parts.js";
 import { route, titleOf, useChat } from "./state.js";
 
 /** After so long a conversation that is not there is said not to be. */
 const PATIENCE_MS = 4_000;
+/** More of a text is not read out. */
+const SPOKEN_CHARS = 300;
 
 export function Conversation({ channel }: { channel: Id }) {
   const { client, people } = useChat();
   const [version, setVersion] = useState(0);
   const [dialog, setDialog] = useState(false);
   const [isLate, setLate] = useState(false);
+  const [spoken, setSpoken] = useState("");
   const due = useRef(0);
   const draw = useRef(() => {
     due.current ||= requestAnimationFrame(() => {
@@ -24,30 +29,59 @@ export function Conversation({ channel }: { channel: Id }) {
       setVersion((n) => n + 1);
     });
   }).current;
+  const jump = useRef<() => void>(() => {});
+  const heading = useRef<HTMLHeadingElement>(null);
   const history = useMemo(() => new History(client, channel, draw), [client, channel]);
   const info = client.channel(channel);
-  // Where new messages begin is settled when the conversation is opened.
+  const isThere = info !== undefined;
+  // Where new messages begin is settled when the conversation is opened, and again while nobody looks.
   const readSeq = useRef<number | null | undefined>(undefined);
   if (readSeq.current === undefined && info) readSeq.current = info.unread > 0 ? info.readSeq : null;
 
   useEffect(() => {
     void client.openChannel(channel).catch(() => {});
-    void history.toEnd();
     const late = setTimeout(() => setLate(true), PATIENCE_MS);
+    const say = (message: Message): void => {
+      if (message.author === client.user || document.visibilityState !== "visible") return;
+      const text = message.content.is === "text" ? `${people.display(message.author)}: ${message.content.text.slice(0, SPOKEN_CHARS)}` : null;
+      setSpoken(text ?? describe(message, client.user, people));
+    };
     const stop = client.on((event: ClientEvent) => {
-      if (event.is === "message" && event.message.channel === channel) void history.follow(event.message);
+      if (event.is === "message" && event.message.channel === channel) {
+        const { author, seq } = event.message;
+        if (document.visibilityState === "hidden" && author !== client.user) readSeq.current ??= seq - 1;
+        say(event.message);
+        void history.follow(event.message);
+      }
       if ((event.is === "channel-reset" || event.is === "skipped") && event.channel === channel) void history.toEnd();
       if (event.is === "changed") void history.catchUp();
       draw();
     });
+    const onVisibility = (): void => {
+      if (document.visibilityState === "hidden") readSeq.current = null;
+    };
+    document.addEventListener("visibilitychange", onVisibility);
     return () => {
       stop();
       clearTimeout(late);
+      document.removeEventListener("visibilitychange", onVisibility);
       cancelAnimationFrame(due.current);
       due.current = 0;
     };
   }, [client, channel, history]);
+  useEffect(() => {
+    if (!isThere) return;
+    const line = readSeq.current;
+    void (line === null || line === undefined ? history.toEnd() : history.toLine(line));
+    // Without a keyboard the field does not take the focus: who listens hears where they are.
+    if (document.activeElement === document.body || document.activeElement?.matches(".entry")) heading.current?.focus();
+  }, [history, isThere]);
 
+  const onSend = (): void => {
+    // Who answers has seen what was new.
+    readSeq.current = null;
+    jump.current();
+  };
   if (!info) {
     return (
       <section class="conversation conversation-empty" aria-live="polite">
@@ -64,23 +98,24 @@ export function Conversation({ channel }: { channel: Id }) {
   }
   const title = titleOf(info, people);
   const peer = info.peer === null ? undefined : people.get(info.peer);
-  const about = info.kind === "group" ? (info.left ? "You left" : "Group") : peer ? `@${peer.handle}` : "";
+  const about = info.kind === "group" ? (info.left ? "You are no longer in this group" : "Group") : peer ? `@${peer.handle}` : "";
   return (
     <section class="conversation" aria-label={title}>
       <header class="conversation-head">
         <a class="icon-button back" href="#/" aria-label="All conversations" title="All conversations">
-          <svg class="icon" viewBox="0 0 24 24" aria-hidden="true"><path d="M15 5l-7 7 7 7" /></svg>
+          <svg class="icon" viewBox="0 0 24 24" aria-hidden="true" focusable="false"><path d="M15 5l-7 7 7 7" /></svg>
         </a>
         <Avatar id={info.peer ?? info.channel} name={title} group={info.kind === "group"} />
         <div class="conversation-title">
-          <h2 dir="auto">{title}</h2>
+          <h2 dir="auto" ref={heading} tabIndex={-1}>{title}</h2>
           <p class="muted">{about}</p>
         </div>
         {info.kind === "group" && !info.left && <IconButton icon="people" label="Members" onClick={() => setDialog(true)} />}
       </header>
-      <MessageList info={info} history={history} pending={client.pending(channel)} readSeq={readSeq.current ?? null} version={version} />
-      <Composer key={channel} info={info} title={title} />
-      {dialog && <Members info={info} onClose={() => setDialog(false)} />}
+      <MessageList info={info} history={history} pending={client.pending(channel)} readSeq={readSeq.current ?? null} version={version} jump={jump} />
+      <p class="visually-hidden" aria-live="polite" data-spoken>{clean(spoken, "", SPOKEN_CHARS)}</p>
+      <Composer key={channel} info={info} title={title} onSend={onSend} />
+      {dialog && <GroupDialog info={info} title={title} onClose={() => setDialog(false)} />}
     </section>
   );
 }

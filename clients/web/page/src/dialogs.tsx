@@ -1,53 +1,12 @@
-/** A new conversation, members of a group, one's devices. */
+/** A new conversation; one's devices; a word before logging out. */
 
-import { ApiError, type ChannelInfo, type ChannelMember, type Device, type Person } from "@conch/sdk";
+import type { Device, Person } from "@conch/sdk";
 import { useEffect, useState } from "preact/hooks";
+import { useFinder, useWork } from "./finding.js";
 import { clean } from "./names.js";
-import { Avatar, Dialog, ErrorLine } from "./parts.js";
+import { Dialog, ErrorLine, Icon } from "./parts.js";
 import { route, useChat } from "./state.js";
-import { exactTime } from "./time.js";
-import { wordsFor } from "./words.js";
-
-/** Runs one thing at a time; says whether it runs and what went wrong. */
-function useWork(): { busy: boolean; error: string | null; setError: (error: string | null) => void; run: (work: () => Promise<void>) => void } {
-  const [busy, setBusy] = useState(false);
-  const [error, setError] = useState<string | null>(null);
-  const run = (work: () => Promise<void>): void => {
-    if (busy) return;
-    setBusy(true);
-    setError(null);
-    work()
-      .catch((failure: unknown) => setError(wordsFor(failure)))
-      .finally(() => setBusy(false));
-  };
-  return { busy, error, setError, run };
-}
-
-const handleOf = (typed: string): string => typed.trim().replace(/^@/, "").toLowerCase();
-
-/** Finds somebody by handle. Throws an ApiError with words that name the handle. */
-function useFinder(): (typed: string) => Promise<Person> {
-  const { client, people } = useChat();
-  return async (typed) => {
-    const handle = handleOf(typed);
-    try {
-      const person = await client.api.personByHandle(handle);
-      people.learn(person);
-      return person;
-    } catch (error) {
-      const isNobody = error instanceof ApiError && (error.code === "not_found" || error.code === "invalid_handle");
-      throw isNobody ? new NobodyError(handle) : error;
-    }
-  };
-}
-
-class NobodyError extends Error {
-  constructor(handle: string) {
-    super(`Nobody has the handle @${clean(handle, "…")}. Check the spelling.`);
-  }
-}
-
-const words = (error: unknown): string => (error instanceof NobodyError ? error.message : wordsFor(error));
+import { brief, dayName } from "./time.js";
 
 export function NewConversation({ onClose }: { onClose: () => void }) {
   const [kind, setKind] = useState<"direct" | "group">("direct");
@@ -64,21 +23,16 @@ export function NewConversation({ onClose }: { onClose: () => void }) {
 
 function NewDirect({ onDone }: { onDone: () => void }) {
   const { client } = useChat();
-  const { busy, error, setError, run } = useWork();
+  const { busy, error, run } = useWork();
   const find = useFinder();
   const [handle, setHandle] = useState("");
   const submit = (event: SubmitEvent): void => {
     event.preventDefault();
     run(async () => {
-      try {
-        const person = await find(handle);
-        const { channelId } = await client.api.openDirect(person.userId);
-        onDone();
-        route.go(channelId);
-      } catch (failure) {
-        if (!(failure instanceof NobodyError)) throw failure;
-        setError(words(failure));
-      }
+      const person = await find(handle);
+      const { channelId } = await client.api.openDirect(person.userId);
+      onDone();
+      route.go(channelId);
     });
   };
   return (
@@ -98,7 +52,7 @@ function NewDirect({ onDone }: { onDone: () => void }) {
 
 function NewGroup({ onDone }: { onDone: () => void }) {
   const { client } = useChat();
-  const { busy, error, setError, run } = useWork();
+  const { busy, error, run } = useWork();
   const find = useFinder();
   const [title, setTitle] = useState("");
   const [handle, setHandle] = useState("");
@@ -115,29 +69,24 @@ function NewGroup({ onDone }: { onDone: () => void }) {
     setKey(crypto.randomUUID());
     return more;
   };
-  const tried = (work: () => Promise<void>): void =>
-    run(async () => {
-      try {
-        await work();
-      } catch (failure) {
-        if (!(failure instanceof NobodyError)) throw failure;
-        setError(words(failure));
-      }
-    });
   const submit = (event: SubmitEvent): void => {
     event.preventDefault();
-    tried(async () => {
+    run(async () => {
       const all = await add();
       const { channelId } = await client.api.createGroup(title.trim(), all.map((it) => it.userId), key);
       onDone();
       route.go(channelId);
     });
   };
+  const leaveOut = (person: Person): void => {
+    setMembers(members.filter((other) => other !== person));
+    setKey(crypto.randomUUID());
+  };
   return (
     <form onSubmit={submit}>
       <label>
         Name of the group
-        <input name="title" dir="auto" value={title} required maxLength={100} autoFocus placeholder="Harbour"
+        <input name="title" dir="auto" value={title} required maxLength={100} autoFocus placeholder="Harbour" autocomplete="off"
           onInput={(event) => (setTitle(event.currentTarget.value), setKey(crypto.randomUUID()))} />
       </label>
       <div>
@@ -148,9 +97,9 @@ function NewGroup({ onDone }: { onDone: () => void }) {
             onKeyDown={(event) => {
               if (event.key !== "Enter" || handle.trim() === "") return;
               event.preventDefault();
-              tried(async () => void (await add()));
+              run(async () => void (await add()));
             }} />
-          <button type="button" onClick={() => tried(async () => void (await add()))}>Add</button>
+          <button type="button" onClick={() => run(async () => void (await add()))}>Add</button>
         </span>
       </div>
       {members.length > 0 && (
@@ -158,7 +107,7 @@ function NewGroup({ onDone }: { onDone: () => void }) {
           {members.map((it) => (
             <li key={it.userId}>
               <span dir="auto">{clean(it.displayName, it.handle)}</span>
-              <button type="button" aria-label={`Leave out ${it.handle}`} onClick={() => setMembers(members.filter((other) => other !== it))}>×</button>
+              <button type="button" aria-label={`Leave out ${it.handle}`} onClick={() => leaveOut(it)}><Icon name="close" /></button>
             </li>
           ))}
         </ul>
@@ -166,84 +115,6 @@ function NewGroup({ onDone }: { onDone: () => void }) {
       <ErrorLine text={error} />
       <button class="primary" type="submit" aria-busy={busy}>Make the group</button>
     </form>
-  );
-}
-
-export function Members({ info, onClose }: { info: ChannelInfo; onClose: () => void }) {
-  const { client, people } = useChat();
-  const { busy, error, setError, run } = useWork();
-  const find = useFinder();
-  const [members, setMembers] = useState<ChannelMember[] | null>(null);
-  const [handle, setHandle] = useState("");
-  const [isLeaving, setLeaving] = useState(false);
-  const load = async (): Promise<void> => {
-    const list = await client.api.members(info.channel);
-    for (const it of list) people.learn(it);
-    setMembers(list);
-  };
-  useEffect(() => run(load), [info.channel, info.heldTo]);
-  const mayManage = info.role !== "member";
-  const add = (event: SubmitEvent): void => {
-    event.preventDefault();
-    run(async () => {
-      try {
-        const person = await find(handle);
-        await client.api.addMembers(info.channel, [person.userId]);
-        setHandle("");
-        await load();
-      } catch (failure) {
-        if (!(failure instanceof NobodyError)) throw failure;
-        setError(words(failure));
-      }
-    });
-  };
-  const leave = (): void =>
-    run(async () => {
-      await client.api.removeMember(info.channel, client.user);
-      onClose();
-    });
-  return (
-    <Dialog title="Members" onClose={onClose}>
-      {members === null && !error && <p class="muted" role="status">Loading…</p>}
-      <ul class="members">
-        {members?.map((it) => (
-          <li key={it.userId}>
-            <Avatar id={it.userId} name={clean(it.displayName, it.handle)} />
-            <span class="member-name">
-              <span dir="auto">{clean(it.displayName, it.handle)}{it.userId === client.user ? " (you)" : ""}</span>
-              <span class="muted">@{it.handle}{it.role === "member" ? "" : ` · ${it.role}`}</span>
-            </span>
-            {mayManage && it.userId !== client.user && it.role !== "owner" && (
-              <button type="button" class="quiet" onClick={() => run(async () => (await client.api.removeMember(info.channel, it.userId), load()))}>
-                Remove<span class="visually-hidden"> {it.handle}</span>
-              </button>
-            )}
-          </li>
-        ))}
-      </ul>
-      {mayManage && (
-        <form onSubmit={add}>
-          <div>
-            <label for="more-member">Add somebody by handle</label>
-            <span class="with-button">
-              <input id="more-member" name="member" value={handle} required autocomplete="off" autocapitalize="none" spellcheck={false} maxLength={64}
-                placeholder="grace" onInput={(event) => setHandle(event.currentTarget.value)} />
-              <button type="submit" aria-busy={busy}>Add</button>
-            </span>
-          </div>
-        </form>
-      )}
-      <ErrorLine text={error} />
-      {isLeaving ? (
-        <p class="confirm">
-          <span>Leave for good? Somebody has to add you again.</span>
-          <button type="button" class="danger" onClick={leave}>Leave</button>
-          <button type="button" onClick={() => setLeaving(false)}>Stay</button>
-        </p>
-      ) : (
-        <button type="button" class="quiet danger-text" onClick={() => setLeaving(true)}>Leave the group</button>
-      )}
-    </Dialog>
   );
 }
 
@@ -262,10 +133,10 @@ export function Devices({ onClose }: { onClose: () => void }) {
           <li key={it.deviceId}>
             <span class="member-name">
               <span dir="auto">{clean(it.name, "Unnamed device")}{it.current ? " (this one)" : ""}</span>
-              <span class="muted">Since {exactTime(it.createdMs)}</span>
+              <span class="muted">Since {dayName(it.createdMs).toLocaleLowerCase()}{it.current ? "" : `, last used ${brief(it.seenMs)}`}</span>
             </span>
             {!it.current && (
-              <button type="button" class="quiet" onClick={() => run(async () => (await client.api.removeDevice(it.deviceId), load()))}>
+              <button type="button" class="quiet danger-text" onClick={() => run(async () => (await client.api.removeDevice(it.deviceId), load()))}>
                 Log out<span class="visually-hidden"> {clean(it.name, "device")}</span>
               </button>
             )}
@@ -273,6 +144,7 @@ export function Devices({ onClose }: { onClose: () => void }) {
         ))}
       </ul>
       <ErrorLine text={error} />
+      {error && <button type="button" class="quiet" onClick={() => run(load)}>Try again</button>}
     </Dialog>
   );
 }
@@ -282,12 +154,12 @@ export function LogOut({ waiting, onLogOut, onClose }: { waiting: number; onLogO
   return (
     <Dialog title="Log out?" onClose={onClose}>
       <p>
-        {waiting === 1 ? "One message is" : `${waiting} messages are`} not sent yet and will be lost. They go out by themselves once there is a
-        connection.
+        {waiting === 1 ? "One message is" : `${waiting.toLocaleString()} messages are`} not sent yet and will be lost. They go out by themselves once
+        there is a connection.
       </p>
       <p class="confirm">
         <button type="button" class="danger" onClick={onLogOut}>Log out and lose them</button>
-        <button type="button" onClick={onClose}>Stay</button>
+        <button type="button" onClick={onClose} autoFocus>Stay</button>
       </p>
     </Dialog>
   );

@@ -2,13 +2,20 @@
  * A window over one conversation's log: the run of messages that is drawn, which grows at both ends as the person scrolls and
  * is cut at the far one, so that ten thousand messages cost no more than a few hundred.
  *
- * Invariant: `messages` is ascending without a gap. At the newest end it follows what comes; elsewhere it stays where it is.
+ * Invariant: `messages` is ascending without a gap. While it follows, its newest end takes in what comes; elsewhere it stays
+ * where it is, and nothing that the person looks at is cut.
  */
 
 import type { Client, Id, Message } from "@conch/sdk";
 
-const PAGE = 60;
-const WINDOW_MAX = 240;
+export const PAGE = 60;
+export const WINDOW_MAX = 240;
+/** The node gives out so many at a time. */
+const LOAD_ITEMS = 200;
+/** What was missed for long is not all fetched to find where it begins: after so many loads it opens at its end. */
+const LINE_LOADS_MAX = 10;
+/** So many messages above the first new one, to remember what it was about. */
+const CONTEXT = 20;
 
 export class History {
   messages: Message[] = [];
@@ -19,8 +26,12 @@ export class History {
   trouble: "offline" | "refused" | null = null;
   /** The newest message is in the window, and those that come are taken in. */
   follows = true;
+  /** The person looks at the newest end: what leaves the window at the other one is not seen. */
+  isWatchedAtEnd = true;
   private busy = false;
   private missed = false;
+  /** Where to go once what runs is over. */
+  private wanted: (() => Promise<void>) | null = null;
 
   constructor(
     private readonly client: Client,
@@ -41,21 +52,48 @@ export class History {
 
   /** Goes to the newest messages. */
   async toEnd(): Promise<void> {
-    await this.alone(async () => {
+    await this.goTo(async () => {
       this.messages = await this.client.messages(this.channel, PAGE);
-      this.isLoaded = true;
-      this.isAtStart = false;
       this.follows = true;
     });
     if (this.messages.length < PAGE) await this.older();
+  }
+
+  /** Goes to where new messages begin: the first one above `readSeq`, or what comes nearest on this device. */
+  async toLine(readSeq: number): Promise<void> {
+    await this.goTo(async () => {
+      await this.hold(readSeq + 1);
+      const { firstSeq, heldFrom, heldTo } = this.client.channel(this.channel) ?? { firstSeq: 0, heldFrom: 0, heldTo: 0 };
+      const isFar = heldFrom > Math.max(readSeq + 1, firstSeq) && this.trouble === null;
+      const line = Math.max(readSeq, heldFrom - 1);
+      this.messages = isFar ? [] : await this.client.messages(this.channel, CONTEXT + PAGE, Math.min(line + PAGE, heldTo) + 1);
+      if (this.messages.length === 0) this.messages = await this.client.messages(this.channel, PAGE);
+      this.follows = this.last >= heldTo;
+    });
+    if (this.messages.length < PAGE) await this.older();
+  }
+
+  /** Makes this device hold `seq`, if that is not too far and there is a connection. */
+  private async hold(seq: number): Promise<void> {
+    for (let loads = 0; loads < LINE_LOADS_MAX; loads++) {
+      const info = this.client.channel(this.channel);
+      if (!info || info.heldFrom <= Math.max(seq, info.firstSeq)) return;
+      if (!(await this.load())) return;
+    }
+  }
+
+  /** Another page from the node onto this device. Returns whether one came. */
+  private async load(): Promise<boolean> {
+    const outcome = await this.client.loadOlder(this.channel, LOAD_ITEMS);
+    this.trouble = outcome.is === "offline" || outcome.is === "refused" ? outcome.is : null;
+    return outcome.is === "loaded";
   }
 
   /** A message came: taken in if the window is at the end. */
   async follow(message: Message): Promise<void> {
     if (!this.follows || message.seq <= this.last) return;
     if (this.busy || !this.isLoaded || message.seq !== this.last + 1) return this.catchUp();
-    this.messages = [...this.messages, message];
-    this.cutTop();
+    this.add([message]);
     this.changed();
   }
 
@@ -70,18 +108,26 @@ export class History {
       const { last } = this;
       const newest = await this.client.messages(this.channel, PAGE);
       if (newest.length === 0 || newest.at(-1)!.seq <= last) return;
-      const joins = newest[0]!.seq <= last + 1 && last > 0;
-      this.messages = joins ? [...this.messages, ...newest.filter((it) => it.seq > last)] : newest;
-      if (!joins) this.isAtStart = false;
+      if (last > 0 && newest[0]!.seq <= last + 1) this.add(newest.filter((it) => it.seq > last));
+      else if (this.isWatchedAtEnd || last === 0) {
+        this.messages = newest;
+        this.isAtStart = false;
+      } else this.follows = false;
       this.isLoaded = true;
-      this.cutTop();
     });
   }
 
-  private cutTop(): void {
-    if (this.messages.length <= WINDOW_MAX) return;
-    this.messages = this.messages.slice(-WINDOW_MAX);
-    this.isAtStart = false;
+  /** At the newest end. Who looks elsewhere keeps what they look at: then a full window follows no more. */
+  private add(newer: Message[]): void {
+    const all = [...this.messages, ...newer];
+    if (all.length <= WINDOW_MAX) {
+      this.messages = all;
+    } else if (this.isWatchedAtEnd) {
+      this.messages = all.slice(-WINDOW_MAX);
+      this.isAtStart = false;
+    } else {
+      this.follows = false;
+    }
   }
 
   /** One page further up, from this device or from the node. */
@@ -90,10 +136,9 @@ export class History {
       if (this.isAtStart) return;
       let page = await this.before();
       if (page.length === 0) {
-        const outcome = await this.client.loadOlder(this.channel, 120);
-        this.trouble = outcome.is === "offline" || outcome.is === "refused" ? outcome.is : null;
+        const came = await this.load();
         page = await this.before();
-        this.isAtStart = outcome.is === "at-start" && page.length === 0;
+        this.isAtStart = !came && this.trouble === null && page.length === 0;
       }
       const all = [...page, ...this.messages];
       if (all.length > WINDOW_MAX) this.follows = false;
@@ -112,10 +157,24 @@ export class History {
     await this.alone(async () => {
       const { last } = this;
       const page = (await this.client.messages(this.channel, PAGE, last + PAGE + 1)).filter((it) => it.seq > last);
-      this.messages = [...this.messages, ...page].slice(-WINDOW_MAX);
-      if (this.messages.length === WINDOW_MAX) this.isAtStart = false;
+      const all = [...this.messages, ...page];
+      if (all.length > WINDOW_MAX) this.isAtStart = false;
+      this.messages = all.slice(-WINDOW_MAX);
       this.follows = this.last >= this.heldTo;
     });
+  }
+
+  /** Going elsewhere waits for what runs; the last wish counts. */
+  private async goTo(work: () => Promise<void>): Promise<void> {
+    const go = (): Promise<void> =>
+      this.alone(async () => {
+        this.trouble = null;
+        await work();
+        this.isLoaded = true;
+        this.isAtStart = false;
+      });
+    if (this.busy) this.wanted = go;
+    else await go();
   }
 
   private async alone(work: () => Promise<void>): Promise<void> {
@@ -127,6 +186,9 @@ export class History {
       this.busy = false;
       this.changed();
     }
+    const { wanted } = this;
+    this.wanted = null;
+    if (wanted) await wanted();
     if (!this.missed) return;
     this.missed = false;
     await this.catchUp();

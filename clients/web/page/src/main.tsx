@@ -1,10 +1,11 @@
 /** The page: sign-up or the chat, and nothing of either in the other. */
 
-import { type Client, type ClientEvent, type Id, Session } from "@conch/sdk";
+import { type Client, type ClientEvent, Code, type ConnectionState, type Id, Session } from "@conch/sdk";
 import { render } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { ConnectionBar } from "./connection.js";
 import { Conversation } from "./conversation.js";
+import { Drafts } from "./drafts.js";
 import { Logo } from "./parts.js";
 import { Sidebar } from "./sidebar.js";
 import { ChatContext, People, openClient, route, server, tokens } from "./state.js";
@@ -19,22 +20,36 @@ function App() {
     if (!session) return;
     let opened: Client | null = null;
     let isGone = false;
-    const over = (event: ClientEvent): void => {
-      const isEnded = event.is === "connection" && event.state.is === "stopped" && event.state.reason === "ended" && event.state.code !== 4204;
-      if (event.is !== "over" && !isEnded) return;
-      setNotice("You are logged out on this device. Log in again.");
+    const leave = (words: string): void => {
+      if (isGone) return;
+      isGone = true;
       session.forget();
+      setNotice(words);
       route.go(null);
       setClient(null);
       setSession(null);
     };
-    void openClient(session).then((it) => {
-      if (isGone) return it.close();
-      opened = it;
-      it.on(over);
-      setClient(it);
-      return undefined;
-    });
+    const hear = (event: ClientEvent): void => {
+      const word = event.is === "connection" ? endOf(event.state) : null;
+      if (word) {
+        const ended = opened!;
+        opened = null;
+        leave(keepUnsent(ended) ? `${word} What you wrote and was not sent is there again when you log in.` : word);
+        // What this device received is not its own any more.
+        void ended.logOut().catch(() => {});
+      } else if (event.is === "over") {
+        leave("You logged out in another window.");
+      }
+    };
+    openClient(session).then(
+      (it) => {
+        if (isGone) return void it.close();
+        opened = it;
+        it.on(hear);
+        setClient(it);
+      },
+      () => leave("This browser does not run the page. Try another one, or a newer version of it."),
+    );
     return () => {
       isGone = true;
       void opened?.close();
@@ -43,6 +58,7 @@ function App() {
 
   const logOut = async (): Promise<void> => {
     new People(client!, () => {}).forget();
+    new Drafts(client!.user).forget();
     await client!.logOut();
     setNotice(null);
     route.go(null);
@@ -54,13 +70,40 @@ function App() {
   return <ChatPage client={client} onLogOut={() => void logOut()} />;
 }
 
+/** Why this device is logged out, if it is. */
+function endOf(state: ConnectionState): string | null {
+  if (state.is !== "stopped") return null;
+  if (state.reason === "logged-out") return "You are logged out on this device. Log in again.";
+  if (state.reason === "wrong-account") return "What is kept here belongs to another account. Log in again.";
+  if (state.reason !== "ended") return null;
+  if (state.code === Code.deviceRevoked) return "This device was logged out from another one. Log in again.";
+  return state.code === Code.accountClosed ? "This account was closed." : null;
+}
+
+/** Nobody logged out by themselves: what they wrote becomes drafts. Returns whether there was something. */
+function keepUnsent(client: Client): boolean {
+  const drafts = new Drafts(client.user);
+  let isAny = false;
+  for (const { channel } of client.channels()) {
+    for (const { text, state } of client.pending(channel)) {
+      if (state === "stored") continue;
+      drafts.add(channel, text);
+      isAny = true;
+    }
+  }
+  drafts.save();
+  return isAny;
+}
+
 function ChatPage({ client, onLogOut }: { client: Client; onLogOut: () => void }) {
   const [, draw] = useState(0);
   const [selected, setSelected] = useState<Id | null>(route.read());
   const people = useMemo(() => new People(client, () => draw((n) => n + 1)), [client]);
+  const drafts = useMemo(() => new Drafts(client.user), [client]);
   // Another object with every drawing, so that names that came are drawn everywhere.
-  const chat = { client, people };
+  const chat = { client, people, drafts };
   const title = useRef("");
+  const before = useRef(selected);
 
   useEffect(() => {
     const onHash = (): void => setSelected(route.read());
@@ -73,15 +116,22 @@ function ChatPage({ client, onLogOut }: { client: Client; onLogOut: () => void }
     return () => {
       removeEventListener("hashchange", onHash);
       stop();
+      document.title = "Conch";
     };
   }, [client]);
+  useEffect(() => {
+    // Back in the list, the focus is where it left from.
+    if (selected === null && before.current !== null) document.querySelector<HTMLElement>(`.entry[href="#/c/${before.current}"]`)?.focus();
+    before.current = selected;
+  }, [selected]);
 
   return (
     <ChatContext.Provider value={chat}>
-      <div class={`chat${selected ? " chat-open" : ""}`}>
+      <main class={`chat${selected ? " chat-open" : ""}`}>
+        <h1 class="visually-hidden">Conch</h1>
         <ConnectionBar />
         <Sidebar selected={selected} onLogOut={onLogOut} />
-        <main class="chat-main">
+        <div class="chat-main">
           {selected ? (
             <Conversation key={selected} channel={selected} />
           ) : (
@@ -92,8 +142,8 @@ function ChatPage({ client, onLogOut }: { client: Client; onLogOut: () => void }
               </div>
             </div>
           )}
-        </main>
-      </div>
+        </div>
+      </main>
     </ChatContext.Provider>
   );
 }

@@ -1,24 +1,33 @@
 /**
  * The messages of one conversation, drawn from a {@link History}, and where the person is in them.
  *
- * At the end the list sticks there; elsewhere the row that is on top stays where it is on the screen, whatever is added or cut
- * above and below it.
+ * It opens at the line above new messages, else at the end. At the end it sticks there; elsewhere the row that is on top stays
+ * where it is on the screen, whatever is added or cut above and below it. What was on the screen counts as read.
  */
 
-import type { ChannelInfo, Id, Message, Pending } from "@conch/sdk";
+import type { ChannelInfo, Message, Pending } from "@conch/sdk";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { History } from "./history.js";
+import { cut } from "./names.js";
 import { describe } from "./notes.js";
-import { Avatar, Icon } from "./parts.js";
+import { Avatar, Icon, memo } from "./parts.js";
 import { type Row, rowsOf } from "./rows.js";
 import { useChat } from "./state.js";
 import { dayName, exactTime, timeOfDay } from "./time.js";
 import { wordsForRefusal } from "./words.js";
 
 /** Pixels from an end at which the next page is fetched. */
-const NEAR = 800;
+const NEAR = 1_600;
 /** Pixels from the end that still count as being there. */
 const AT_END = 48;
+/** Pixels from the end from which on there is a way back. */
+const AWAY = 400;
+/** Where the line above new messages stands when a conversation is opened. */
+const LINE_FROM_TOP = 96;
+/** So much of a message has to be on the screen to count as read. */
+const SEEN = 12;
+/** Reading is told to the node no more often. */
+const READ_EVERY_MS = 200;
 /** Longer texts are folded. */
 const FOLD_CHARS = 2_500;
 
@@ -30,57 +39,104 @@ interface Props {
   readSeq: number | null;
   /** Counts every change, so that places are kept over each. */
   version: number;
+  /** Goes to the newest message. */
+  jump: { current: () => void };
 }
 
-export function MessageList({ info, history, pending, readSeq, version }: Props) {
+export function MessageList({ info, history, pending, readSeq, version, jump }: Props) {
   const { client, people } = useChat();
   const box = useRef<HTMLDivElement>(null);
-  const sticks = useRef(true);
-  const anchor = useRef<{ key: string; top: number } | null>(null);
+  const list = useRef<HTMLDivElement>(null);
+  /** The line was not gone to yet. */
+  const seeksLine = useRef(readSeq !== null);
+  const sticks = useRef(readSeq === null);
+  const anchor = useRef<{ key: string; top: number; scrolled: number } | null>(null);
+  const readTimer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
   const [isAway, setAway] = useState(false);
 
-  const note = (): void => {
-    const it = box.current;
-    if (!it) return;
-    const fromEnd = it.scrollHeight - it.scrollTop - it.clientHeight;
-    sticks.current = history.follows && fromEnd < AT_END;
-    setAway(!sticks.current && (fromEnd > NEAR / 2 || !history.follows));
-    const top = it.getBoundingClientRect().top;
-    for (const row of it.querySelectorAll<HTMLElement>("[data-key]")) {
-      const place = row.getBoundingClientRect();
-      if (place.bottom <= top) continue;
-      anchor.current = { key: row.dataset["key"]!, top: place.top - top };
-      break;
+  /** The first row that ends below `y`, by halving: rows stand one below the other. */
+  const rowAt = (y: number): HTMLElement | null => {
+    const rows = list.current!.children;
+    let [from, to] = [0, rows.length];
+    while (from < to) {
+      const middle = (from + to) >> 1;
+      const row = rows[middle] as HTMLElement;
+      if (row.offsetTop + row.offsetHeight > y) to = middle;
+      else from = middle + 1;
     }
+    return (rows[from] as HTMLElement | undefined) ?? null;
+  };
+  const note = (): void => {
+    const it = box.current!;
+    const fromEnd = it.scrollHeight - it.scrollTop - it.clientHeight;
+    sticks.current = history.follows && fromEnd < AT_END && !seeksLine.current;
+    history.isWatchedAtEnd = sticks.current;
+    setAway(!sticks.current && !seeksLine.current && (fromEnd > AWAY || !history.follows));
+    // The name of a day goes away when more of that day comes above it: messages stay.
+    let row = rowAt(it.scrollTop);
+    while (row && row.dataset["seq"] === undefined) row = row.nextElementSibling as HTMLElement | null;
+    const top = it.getBoundingClientRect().top;
+    anchor.current = row && { key: row.dataset["key"]!, top: row.getBoundingClientRect().top - top, scrolled: it.scrollTop };
   };
   const toEnd = (): void => {
     if (box.current) box.current.scrollTop = box.current.scrollHeight;
   };
+  /** The newest message that is on the screen. */
+  const seenSeq = (): number => {
+    const it = box.current!;
+    if (sticks.current) return client.channel(info.channel)?.heldTo ?? 0;
+    const y = it.scrollTop + it.clientHeight - SEEN;
+    let row = rowAt(y) ?? (list.current!.lastElementChild as HTMLElement | null);
+    while (row && (row.offsetTop > y || !Number(row.dataset["seq"]))) row = row.previousElementSibling as HTMLElement | null;
+    return Number(row?.dataset["seq"] ?? 0);
+  };
   const read = (): void => {
-    const held = client.channel(info.channel);
-    if (!held || !sticks.current || document.visibilityState !== "visible") return;
-    if (held.unread > 0 || held.readSeq < held.heldTo) void client.markRead(info.channel, held.heldTo).catch(() => {});
+    readTimer.current ??= setTimeout(() => {
+      readTimer.current = undefined;
+      const held = client.channel(info.channel);
+      if (!held || !box.current || seeksLine.current || document.visibilityState !== "visible") return;
+      const seq = seenSeq();
+      if (seq > held.readSeq) void client.markRead(info.channel, seq).catch(() => {});
+    }, READ_EVERY_MS);
+  };
+  const fetchNear = (): void => {
+    const it = box.current!;
+    if (!history.isLoaded || seeksLine.current) return;
+    if (it.scrollTop < NEAR && !history.isAtStart && history.trouble === null) void history.older();
+    if (it.scrollHeight - it.scrollTop - it.clientHeight < NEAR) void history.newer();
   };
   const onScroll = (): void => {
-    const it = box.current;
-    if (!it) return;
+    if (!box.current || seeksLine.current) return;
     note();
-    if (it.scrollTop < NEAR && !history.isAtStart && history.isLoaded) void history.older();
-    if (it.scrollHeight - it.scrollTop - it.clientHeight < NEAR) void history.newer();
+    fetchNear();
     read();
+  };
+  jump.current = (): void => {
+    seeksLine.current = false;
+    sticks.current = true;
+    if (history.follows) toEnd();
+    else void history.toEnd();
   };
 
   useLayoutEffect(() => {
     const it = box.current!;
-    if (sticks.current) {
+    const at = (key: string): HTMLElement | null => it.querySelector<HTMLElement>(`[data-key="${CSS.escape(key)}"]`);
+    const fromTop = (row: HTMLElement): number => row.getBoundingClientRect().top - it.getBoundingClientRect().top;
+    if (seeksLine.current && history.isLoaded) {
+      seeksLine.current = false;
+      const line = at("unread");
+      if (line) it.scrollTop += fromTop(line) - LINE_FROM_TOP;
+      else toEnd();
+    } else if (sticks.current) {
       toEnd();
     } else if (anchor.current) {
-      const row = it.querySelector<HTMLElement>(`[data-key="${CSS.escape(anchor.current.key)}"]`);
-      if (row) it.scrollTop += row.getBoundingClientRect().top - it.getBoundingClientRect().top - anchor.current.top;
+      const { key, top, scrolled } = anchor.current;
+      const row = at(key);
+      // A scroll that nobody heard of yet is the person's: it stays.
+      if (row) it.scrollTop += fromTop(row) - (top - (it.scrollTop - scrolled));
     }
     note();
-    // A screen that is not full has nothing to scroll: the next page is fetched all the same.
-    if (history.isLoaded && !history.isAtStart && history.trouble === null && it.scrollHeight <= it.clientHeight + NEAR) void history.older();
+    fetchNear();
     read();
   }, [version, history]);
 
@@ -92,41 +148,48 @@ export function MessageList({ info, history, pending, readSeq, version }: Props)
     return () => {
       watch.disconnect();
       document.removeEventListener("visibilitychange", read);
+      clearTimeout(readTimer.current);
     };
   }, [info.channel]);
 
-  const jump = (): void => {
-    sticks.current = true;
-    if (history.follows) toEnd();
-    else void history.toEnd();
-    box.current?.focus();
-  };
-
-  const rows = rowsOf(history.messages, history.follows ? pending : [], client.user, readSeq);
+  // A window that begins above the line has none.
+  const lineSeq = readSeq !== null && history.first <= Math.max(readSeq + 1, info.firstSeq) ? readSeq : null;
+  const rows = rowsOf(history.messages, history.follows ? pending : [], client.user, lineSeq);
   const isEmpty = history.isLoaded && rows.length === 0;
   return (
     <div class="messages-place">
-      <div class="messages" ref={box} onScroll={onScroll} role="log" aria-label="Messages" tabIndex={0}>
-        <div class="messages-top">
-          {!history.isLoaded && <p role="status">Loading…</p>}
-          {history.trouble && (
-            <p>
-              Older messages are not on this device.{" "}
-              <button type="button" class="link" onClick={() => ((history.trouble = null), void history.older())}>Load them</button>
-            </p>
-          )}
-          {history.isLoaded && history.isAtStart && <p>{isEmpty ? "No messages yet. Write the first one." : "This is the beginning."}</p>}
-        </div>
-        {rows.map((row) => (
-          <div key={row.key} data-key={row.key} class={`row row-${row.is}${"first" in row && row.first ? " row-first" : ""}`}>
-            {bodyOf(row)}
+      <div
+        class="messages" ref={box} onScroll={onScroll} role="log" aria-live="off" aria-label="Messages" tabIndex={0}
+        onKeyDown={(event) => {
+          if (event.key !== "End" || event.target !== box.current) return;
+          event.preventDefault();
+          jump.current();
+        }}
+      >
+        <div class="messages-inner">
+          <div class="messages-top">
+            {!history.isLoaded && <p role="status">Loading…</p>}
+            {history.trouble && (
+              <p>
+                {history.trouble === "offline" ? "Older messages are not on this device." : "The server does not give out older messages now."}{" "}
+                <button type="button" class="link" onClick={() => ((history.trouble = null), void history.older())}>Load them</button>
+              </p>
+            )}
+            {history.isLoaded && history.isAtStart && <p>{isEmpty ? "No messages yet. Write the first one." : "This is the beginning."}</p>}
           </div>
-        ))}
+          <div class="messages-rows" ref={list}>
+            {rows.map((row) => (
+              <div key={row.key} data-key={row.key} data-seq={seqOf(row)} class={`row row-${row.is}${"first" in row && row.first ? " row-first" : ""}`}>
+                {bodyOf(row)}
+              </div>
+            ))}
+          </div>
+        </div>
       </div>
       {isAway && (
-        <button type="button" class="jump" onClick={jump}>
+        <button type="button" class="jump" onClick={() => (jump.current(), box.current?.focus())}>
           <Icon name="down" />
-          {info.unread > 0 ? `${info.unread} new` : "Newest"}
+          {info.unread > 0 ? `${info.unread.toLocaleString()} new` : "Newest"}
         </button>
       )}
     </div>
@@ -135,42 +198,59 @@ export function MessageList({ info, history, pending, readSeq, version }: Props)
   function bodyOf(row: Row) {
     switch (row.is) {
       case "day":
-        return <h3 class="day">{dayName(row.timeMs)}</h3>;
+        return <h3 class="day"><Day timeMs={row.timeMs} today={new Date().toDateString()} /></h3>;
       case "unread":
-        return <p class="unread-line">New</p>;
+        return <p class="unread-line">New messages</p>;
       case "note":
         return <p class="note" dir="auto">{describe(row.message, client.user, people)}</p>;
-      case "bubble":
-        return <Bubble message={row.message} mine={row.mine} first={row.first} last={row.last} isGroup={info.kind === "group"} />;
+      case "bubble": {
+        const { message, mine, first, last } = row;
+        const isGroup = info.kind === "group";
+        const note = message.content.is === "text" ? "" : describe(message, client.user, people);
+        return <Bubble message={message} mine={mine} first={first} last={last} name={people.display(message.author)} isGroup={isGroup} note={note} />;
+      }
       case "pending":
         return <PendingBubble pending={row.pending} last={row.last} />;
     }
   }
 }
 
-function Bubble({ message, mine, first, last, isGroup }: { message: Message; mine: boolean; first: boolean; last: boolean; isGroup: boolean }) {
-  const { client, people } = useChat();
-  const name = people.display(message.author);
-  const isText = message.content.is === "text";
-  return (
-    <article class={`bubble-place${mine ? " mine" : ""}${first ? " first" : ""}${last ? " last" : ""}`}>
-      {!mine && isGroup && (last ? <Avatar id={message.author} name={name} /> : <span class="avatar-room" />)}
-      <div class="bubble-column">
-        {first && isGroup && !mine && <p class="author" dir="auto">{name}</p>}
-        <span class="visually-hidden">{mine ? "You" : name} at {timeOfDay(message.timeMs)}: </span>
-        <div class={`bubble${isText ? "" : " bubble-other"}`} dir="auto">
-          {message.content.is === "text" ? <Text text={message.content.text} /> : describe(message, client.user, people)}
-        </div>
-        {last && (
-          <p class="meta">
-            <time dateTime={new Date(message.timeMs).toISOString()} title={exactTime(message.timeMs)}>{timeOfDay(message.timeMs)}</time>
-            {mine && <><Icon name="check" /><span class="visually-hidden">Sent</span></>}
-          </p>
-        )}
-      </div>
-    </article>
-  );
+/** Rows that can be told again when they are drawn anew; one on its way has a place, but no number yet. */
+function seqOf(row: Row): number | undefined {
+  if (row.is === "bubble" || row.is === "note") return row.message.seq;
+  return row.is === "pending" ? 0 : undefined;
 }
+
+const Day = memo(({ timeMs }: { timeMs: number; today: string }) => dayName(timeMs));
+
+interface BubbleProps {
+  message: Message;
+  mine: boolean;
+  first: boolean;
+  last: boolean;
+  /** Of its author. */
+  name: string;
+  isGroup: boolean;
+  /** What stands there instead of a text. */
+  note: string;
+}
+
+const Bubble = memo(({ message, mine, first, last, name, isGroup, note }: BubbleProps) => (
+  <article class={`bubble-place${mine ? " mine" : ""}${first ? " first" : ""}${last ? " last" : ""}`}>
+    {!mine && isGroup && (last ? <Avatar id={message.author} name={name} /> : <span class="avatar-room" />)}
+    <div class="bubble-column">
+      {first && isGroup && !mine && <p class="author" dir="auto" aria-hidden="true">{name}</p>}
+      <span class="visually-hidden">{mine ? "You" : name} at {timeOfDay(message.timeMs)}: </span>
+      <div class={`bubble${note ? " bubble-other" : ""}`} dir="auto">{message.content.is === "text" ? <Text text={message.content.text} /> : note}</div>
+      {last && (
+        <p class="meta">
+          <time dateTime={new Date(message.timeMs).toISOString()} title={exactTime(message.timeMs)}>{timeOfDay(message.timeMs)}</time>
+          {mine && <><Icon name="check" /><span class="visually-hidden">Sent</span></>}
+        </p>
+      )}
+    </div>
+  </article>
+));
 
 /** Text is text: set as such, never as HTML. */
 function Text({ text }: { text: string }) {
@@ -178,7 +258,7 @@ function Text({ text }: { text: string }) {
   if (!isFolded) return <>{text}</>;
   return (
     <>
-      {text.slice(0, FOLD_CHARS)}…{" "}
+      {cut(text, FOLD_CHARS)}…{" "}
       <button type="button" class="link" onClick={() => setFolded(false)}>Show all</button>
     </>
   );
@@ -187,19 +267,15 @@ function Text({ text }: { text: string }) {
 function PendingBubble({ pending, last }: { pending: Pending; last: boolean }) {
   const { client } = useChat();
   const isRefused = pending.state === "refused";
-  const again = async (): Promise<void> => {
-    await client.send(pending.channel as Id, pending.text);
-    await client.dismiss(pending.key);
-  };
   return (
-    <article class={`bubble-place mine${last ? " last" : ""}`}>
+    <article class={`bubble-place mine${last || isRefused ? " last" : ""}`}>
       <div class="bubble-column">
         <div class={`bubble bubble-${pending.state}`} dir="auto"><Text text={pending.text} /></div>
         {isRefused ? (
           <p class="meta meta-refused" role="alert">
             <Icon name="alert" />
             {wordsForRefusal(pending.code)}
-            <button type="button" class="link" onClick={() => void again().catch(() => {})}>Send again</button>
+            <button type="button" class="link" onClick={() => void client.retry(pending.key).catch(() => {})}>Send again</button>
             <button type="button" class="link" onClick={() => void client.dismiss(pending.key).catch(() => {})}>Discard</button>
           </p>
         ) : (

@@ -1,8 +1,20 @@
 /** Small parts that several places draw: avatars, icons, a dialog with a form, a line about an error. */
 
-import type { ComponentChildren } from "preact";
+import { Component, type ComponentChildren, type ComponentType } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { hue, initials } from "./names.js";
+
+/** Draws again only when something that it is given is another: for what is drawn by the hundred. */
+export function memo<P extends object>(draw: (props: P) => ComponentChildren): ComponentType<P> {
+  return class extends Component<P> {
+    override shouldComponentUpdate(next: Readonly<P>): boolean {
+      return (Object.keys(next) as (keyof P)[]).some((name) => next[name] !== this.props[name]);
+    }
+    override render(): ComponentChildren {
+      return draw(this.props);
+    }
+  };
+}
 
 export function Avatar({ id, name, group = false }: { id: string; name: string; group?: boolean }) {
   return (
@@ -13,7 +25,7 @@ export function Avatar({ id, name, group = false }: { id: string; name: string; 
 }
 
 const paths = {
-  back: "M15 5l-7 7 7 7",
+  pencil: "M4 20l1-4L16 5l3 3L8 19zM14 7l3 3",
   plus: "M12 5v14M5 12h14",
   send: "M4 12l16-8-6 16-3-6-7-2z",
   down: "M6 9l6 6 6-6",
@@ -61,7 +73,7 @@ export function Dialog({ title, onClose, children }: { title: string; onClose: (
     <dialog ref={dialog} aria-labelledby="dialog-title" onClose={onClose} onClick={onBackdrop}>
       <div class="dialog-body">
         <header class="dialog-head">
-          <h2 id="dialog-title">{title}</h2>
+          <h2 id="dialog-title" dir="auto">{title}</h2>
           <IconButton icon="close" label="Close" onClick={() => dialog.current?.close()} />
         </header>
         {children}

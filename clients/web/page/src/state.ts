@@ -9,6 +9,7 @@ import { type ChannelInfo, Client, type ClientEvent, type Id, type Person, Sessi
 import tickerUrl from "@conch/sdk/ticker?worker&url";
 import { createContext } from "preact";
 import { useContext, useEffect, useState } from "preact/hooks";
+import type { Drafts } from "./drafts.js";
 import { clean } from "./names.js";
 
 export const server = location.origin;
@@ -30,11 +31,15 @@ export async function openClient(session: Session): Promise<Client> {
   return Client.open(session, { timer: workerTimer(ticker()), config: { client: "conch-page 0.1.0" } });
 }
 
+/** People who are kept on this device. */
+const KEPT_MAX = 2_000;
+const ASK_AGAIN_MS = 3_000;
+
 /** Who people are. */
 export class People {
   private readonly known = new Map<Id, Person>();
   private readonly wanted = new Set<Id>();
-  /** Nobody has these ids, or the node did not say: not asked for again in this session. */
+  /** Asked for in this session; once the node said who they are, or that there is nobody, not again. */
   private readonly asked = new Set<Id>();
   private readonly name: string;
 
@@ -77,11 +82,21 @@ export class People {
     this.wanted.clear();
     try {
       for (const person of await this.client.api.people(ids)) this.learn(person);
-      localStorage.setItem(this.name, JSON.stringify([...this.known.values()]));
     } catch {
-      // Offline: asked for again once there is a connection.
-      for (const id of ids) this.asked.delete(id);
+      // Offline: asked for again, but not with the next drawing already.
+      setTimeout(() => this.again(ids), ASK_AGAIN_MS);
+      return;
     }
+    try {
+      localStorage.setItem(this.name, JSON.stringify([...this.known.values()].slice(-KEPT_MAX)));
+    } catch {
+      // Denied or full: the node knows.
+    }
+    this.changed();
+  }
+
+  private again(ids: Id[]): void {
+    for (const id of ids) this.asked.delete(id);
     this.changed();
   }
 
@@ -97,6 +112,7 @@ export class People {
 export interface Chat {
   client: Client;
   people: People;
+  drafts: Drafts;
 }
 
 export const ChatContext = createContext<Chat | null>(null);

@@ -7,8 +7,9 @@ import { server, tokens } from "./state.js";
 import { wordsFor } from "./words.js";
 
 export function Welcome({ notice, onSession }: { notice: string | null; onSession: (session: Session) => void }) {
-  const [isNew, setNew] = useState(true);
-  const [error, setError] = useState<string | null>(notice);
+  // Who was logged in a moment ago has an account.
+  const [isNew, setNew] = useState(notice === null);
+  const [error, setError] = useState<string | null>(null);
   const [busy, setBusy] = useState(false);
 
   const submit = async (event: SubmitEvent): Promise<void> => {
@@ -35,6 +36,7 @@ export function Welcome({ notice, onSession }: { notice: string | null; onSessio
         <Logo />
         <h1>Conch</h1>
         <p class="muted">{isNew ? "Choose a handle, and write to people by theirs." : "Good to see you again."}</p>
+        {notice && <p class="notice" role="status">{notice}</p>}
         <form onSubmit={(event) => void submit(event)}>
           <label>
             Handle

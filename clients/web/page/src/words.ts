@@ -22,7 +22,10 @@ const byCode: Record<string, string> = {
   device_revoked: "This device was logged out. Log in again.",
   account_closed: "This account was closed.",
   outbox_full: "Too many messages wait to be sent. Wait until some are through.",
-  storage: "This browser has no room to keep the message. Free some space, then reload.",
+  storage: "This browser has no room to keep the message: it is back in the field. Free some space, then try again.",
+  invalid: "The server does not take that. Leave out what cannot be seen, and try again.",
+  conflict: "Somebody changed that at the same time. Try again.",
+  unsupported_version: "The server speaks a newer version than this page. Reload the page.",
 };
 
 /** What went wrong, to be shown beside what was tried. */

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const root = fileURLToPath(new URL("../../../..", import.meta.url));
-const program = process.env["CONCH_PROGRAM"] ?? join(root, "target/debug/conch");
+export const program = process.env["CONCH_PROGRAM"] ?? join(root, "target/debug/conch");
 
 export const target = join(root, "target");
 
@@ -38,8 +38,8 @@ export class Node {
     rmSync(this.ready, { force: true });
     const settings = {
       // Tests sign up and write faster than people.
-      CONCH_LIMITS__SENDS_PER_USER__PER_S: "500",
-      CONCH_LIMITS__SENDS_PER_USER__BURST: "2000",
+      CONCH_LIMITS__SENDS_PER_USER__PER_S: "5000",
+      CONCH_LIMITS__SENDS_PER_USER__BURST: "20000",
     };
     const args = ["serve", "--dev", "--data", join(this.folder, "data"), "--http", http, "--ready-file", this.ready];
     const child = spawn(program, args, { env: { ...process.env, ...settings }, stdio: ["ignore", "pipe", "pipe"] });

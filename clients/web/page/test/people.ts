@@ -12,7 +12,11 @@ export async function launch(): Promise<Browser> {
 }
 
 let number = 0;
+/** For handles that nobody has yet. */
+export const nextNumber = (): number => (number += 1);
 export const PASSWORD = "correct horse battery";
+
+export type ContextOptions = NonNullable<Parameters<Browser["newContext"]>[0]>;
 
 export class Person {
   /** What the browser complained of: breaches of the policy, errors, requests to other hosts. */
@@ -23,11 +27,18 @@ export class Person {
     readonly context: BrowserContext,
     readonly url: string,
     public page: Page,
+    private readonly isTouch: boolean,
   ) {}
 
-  static async at(browser: Browser, url: string, options: Parameters<Browser["newContext"]>[0] = {}): Promise<Person> {
+  /** `before`: what the browser of this person is like, before the page is opened in it. */
+  static async at(browser: Browser, url: string, options: ContextOptions = {}, before?: (context: BrowserContext) => Promise<void>): Promise<Person> {
     const context = await browser.newContext({ locale: "en-GB", ...options });
-    const person = new Person(context, url, await context.newPage());
+    // Every breach of the policy, in words of our own: the console's may change.
+    await context.addInitScript(() =>
+      document.addEventListener("securitypolicyviolation", (it) => console.log(`Content Security Policy: ${it.effectiveDirective} ${it.blockedURI}`)),
+    );
+    await before?.(context);
+    const person = new Person(context, url, await context.newPage(), options.hasTouch ?? false);
     person.watch(person.page);
     await person.page.goto(url);
     return person;
@@ -50,8 +61,7 @@ export class Person {
   }
 
   async signUp(name: string, displayName = name): Promise<this> {
-    number += 1;
-    this.handle = `${name.toLowerCase()}${number}`;
+    this.handle = `${name.toLowerCase()}${nextNumber()}`;
     await this.page.getByLabel("Handle").fill(this.handle);
     await this.page.getByLabel("Name (optional)").fill(displayName);
     await this.page.getByLabel("Password").fill(PASSWORD);
@@ -81,17 +91,31 @@ export class Person {
     await this.page.getByRole("button", { name: "New conversation" }).click();
     await this.page.getByLabel("Their handle").fill(handle);
     await this.page.getByRole("button", { name: "Start" }).click();
+    await this.page.locator(".conversation-title", { hasText: `@${handle}` }).waitFor();
     await field(this.page).waitFor();
   }
 
   async open(title: string | RegExp): Promise<void> {
     await this.page.getByRole("link", { name: title }).first().click();
+    await this.page.getByRole("heading", { name: title, level: 2 }).waitFor();
     await field(this.page).waitFor();
+  }
+
+  /** Back to the list of conversations, as from a phone's screen. */
+  async close(): Promise<void> {
+    await this.page.evaluate(() => (location.hash = "#/"));
+    await field(this.page).waitFor({ state: "detached" });
+  }
+
+  async menu(item: string): Promise<void> {
+    await this.page.locator(".menu summary").click();
+    await this.page.getByRole("button", { name: item, exact: true }).click();
   }
 
   async say(text: string): Promise<void> {
     await field(this.page).fill(text);
-    await field(this.page).press("Enter");
+    if (this.isTouch) await this.page.getByRole("button", { name: "Send" }).tap();
+    else await field(this.page).press("Enter");
   }
 }
 

@@ -2,7 +2,7 @@
 
 import type { Content, Message, Pending } from "@conch/sdk";
 import { describe, expect, it } from "vitest";
-import { clean, initials } from "../src/names.js";
+import { clean, cut, initials } from "../src/names.js";
 import { rowsOf } from "../src/rows.js";
 import { brief, dayName } from "../src/time.js";
 
@@ -51,6 +51,13 @@ describe("names", () => {
     expect(clean(" \u200f\u202e ", "ada")).toBe("ada");
     expect([...clean("é".repeat(200), "x")]).toHaveLength(64);
     expect(clean("a\n\nb", "x")).toBe("ab");
+    for (const blank of ["\u3164", "\u2800 \u2800", "\u200b\u200d", "\u0301\u0302", "\u{e0020}"]) expect(clean(blank, "ada")).toBe("ada");
+    expect(clean("👩\u200d🚀 e\u0301", "x")).toBe("👩\u200d🚀 e\u0301");
+    expect(clean("x".repeat(1_000_000), "y", 300)).toHaveLength(300);
+  });
+
+  it("a text is cut between characters", () => {
+    expect([cut("a🐚b", 2), cut("a🐚b", 3), cut("ab", 5)]).toEqual(["a", "a🐚", "ab"]);
   });
 
   it("initials of one and of several words", () => {

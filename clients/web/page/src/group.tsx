@@ -1,0 +1,129 @@
+/** A group: its name, who is in it, and leaving it. */
+
+import type { ChannelInfo, ChannelMember } from "@conch/sdk";
+import { useEffect, useState } from "preact/hooks";
+import { useFinder, useWork } from "./finding.js";
+import { clean } from "./names.js";
+import { Avatar, Dialog, ErrorLine } from "./parts.js";
+import { useChat } from "./state.js";
+
+export function GroupDialog({ info, title, onClose }: { info: ChannelInfo; title: string; onClose: () => void }) {
+  const { client, people } = useChat();
+  const { busy, error, run } = useWork();
+  const [members, setMembers] = useState<ChannelMember[] | null>(null);
+  const [isLeaving, setLeaving] = useState(false);
+  const load = async (): Promise<void> => {
+    const list = await client.api.members(info.channel);
+    for (const it of list) people.learn(it);
+    setMembers(list);
+  };
+  useEffect(() => {
+    if (!info.left) run(load);
+  }, [info.channel, info.heldTo, info.left]);
+  // Removed while this was open.
+  useEffect(() => {
+    if (info.left) onClose();
+  }, [info.left]);
+  const mayManage = info.role !== "member";
+  const leave = (): void =>
+    run(async () => {
+      await client.api.removeMember(info.channel, client.user);
+      onClose();
+    });
+  return (
+    <Dialog title={title} onClose={onClose}>
+      {mayManage && <Rename info={info} />}
+      <section class="dialog-section" aria-label="Members">
+        <h3>{members === null ? "Members" : members.length === 1 ? "1 member" : `${members.length} members`}</h3>
+        {members === null && !error && <p class="muted" role="status">Loading…</p>}
+        <ul class="members">
+          {members?.map((it) => (
+            <li key={it.userId}>
+              <Avatar id={it.userId} name={clean(it.displayName, it.handle)} />
+              <span class="member-name">
+                <span dir="auto">{clean(it.displayName, it.handle)}{it.userId === client.user ? " (you)" : ""}</span>
+                <span class="muted">@{it.handle}{it.role === "member" ? "" : ` · ${it.role}`}</span>
+              </span>
+              {mayManage && it.userId !== client.user && it.role !== "owner" && (
+                <button type="button" class="quiet" onClick={() => run(async () => (await client.api.removeMember(info.channel, it.userId), load()))}>
+                  Remove<span class="visually-hidden"> {it.handle}</span>
+                </button>
+              )}
+            </li>
+          ))}
+        </ul>
+        {mayManage && <Add info={info} onAdded={load} />}
+      </section>
+      <ErrorLine text={error} />
+      {isLeaving ? (
+        <p class="confirm">
+          <span>Leave for good? Somebody has to add you again.</span>
+          <button type="button" class="danger" aria-busy={busy} onClick={leave}>Leave</button>
+          <button type="button" onClick={() => setLeaving(false)} autoFocus>Stay</button>
+        </p>
+      ) : (
+        <button type="button" class="quiet danger-text" onClick={() => setLeaving(true)}>Leave the group</button>
+      )}
+    </Dialog>
+  );
+}
+
+function Rename({ info }: { info: ChannelInfo }) {
+  const { client } = useChat();
+  const { busy, error, run } = useWork();
+  const [title, setTitle] = useState(info.title);
+  const [isDone, setDone] = useState(false);
+  const isChanged = title.trim() !== "" && title.trim() !== info.title;
+  const submit = (event: SubmitEvent): void => {
+    event.preventDefault();
+    if (!isChanged) return;
+    run(async () => {
+      const { title: taken } = await client.api.renameGroup(info.channel, title.trim());
+      setTitle(taken);
+      setDone(true);
+    });
+  };
+  return (
+    <form onSubmit={submit}>
+      <div>
+        <label for="group-title">Name of the group</label>
+        <span class="with-button">
+          <input id="group-title" name="title" dir="auto" value={title} required maxLength={100} autocomplete="off"
+            onInput={(event) => (setTitle(event.currentTarget.value), setDone(false))} />
+          <button type="submit" aria-busy={busy} disabled={!isChanged}>Rename</button>
+        </span>
+        <p class="said" role="status">{isDone && !isChanged ? "Renamed." : ""}</p>
+      </div>
+      <ErrorLine text={error} />
+    </form>
+  );
+}
+
+function Add({ info, onAdded }: { info: ChannelInfo; onAdded: () => Promise<void> }) {
+  const { client } = useChat();
+  const { busy, error, run } = useWork();
+  const find = useFinder();
+  const [handle, setHandle] = useState("");
+  const submit = (event: SubmitEvent): void => {
+    event.preventDefault();
+    run(async () => {
+      const person = await find(handle);
+      await client.api.addMembers(info.channel, [person.userId]);
+      setHandle("");
+      await onAdded();
+    });
+  };
+  return (
+    <form onSubmit={submit}>
+      <div>
+        <label for="more-member">Add somebody by handle</label>
+        <span class="with-button">
+          <input id="more-member" name="member" value={handle} required autocomplete="off" autocapitalize="none" spellcheck={false} maxLength={64}
+            placeholder="grace" onInput={(event) => setHandle(event.currentTarget.value)} />
+          <button type="submit" aria-busy={busy}>Add</button>
+        </span>
+      </div>
+      <ErrorLine text={error} />
+    </form>
+  );
+}
