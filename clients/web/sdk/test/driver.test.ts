@@ -6,6 +6,7 @@
 import "fake-indexeddb/auto";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Client } from "../src/browser/client.js";
+import { Engine } from "../src/browser/engine.js";
 import { Session } from "../src/browser/session.js";
 import { SimServer } from "./sim-server.js";
 
@@ -362,5 +363,104 @@ describe("when the device does not do what it should", () => {
     expect(await again.outcome).toMatchObject({ is: "stored", seq: 2 });
     await until(() => client.pending("1").length === 0);
     await client.close();
+  });
+});
+
+/** Web Locks, as far as tabs use them: one holder per name, the others in a queue that they may leave. */
+function locks(): unknown {
+  const tails = new Map<string, Promise<unknown>>();
+  return {
+    request(name: string, ...rest: unknown[]): Promise<unknown> {
+      const work = rest.at(-1) as () => Promise<unknown>;
+      const signal = (rest.length > 1 ? (rest[0] as { signal?: AbortSignal }) : {}).signal;
+      const before = tails.get(name) ?? Promise.resolve();
+      let isHeld = false;
+      const held = before.then(() => {
+        if (signal?.aborted) throw signal.reason;
+        isHeld = true;
+        return work();
+      });
+      tails.set(name, held.catch(() => {}));
+      const left = new Promise((_, reject) => signal?.addEventListener("abort", () => !isHeld && reject(signal.reason as Error)));
+      return Promise.race([held, left]);
+    },
+  };
+}
+
+describe("three tabs of one account", () => {
+  let tabs: Client[] = [];
+  const engines: Engine[] = [];
+  beforeEach(() => {
+    vi.stubGlobal("navigator", { locks: locks() });
+    const stop = Engine.prototype.input;
+    vi.spyOn(Engine.prototype, "input").mockImplementation(function (this: Engine, input) {
+      if (engines.at(-1) !== this && input.is === "start") engines.push(this);
+      return stop.call(this, input);
+    });
+  });
+  afterEach(async () => {
+    for (const tab of tabs) await tab.close();
+    tabs = [];
+  });
+  const all = (check: (tab: Client) => boolean): Promise<void> => until(() => tabs.every(check));
+
+  it("one connection, one outbox, equal unread; handles of every tab tell", async () => {
+    for (let i = 0; i < 3; i++) tabs.push(await open());
+    await all((tab) => tab.channel("1")?.heldTo === 1 && tab.connection.is === "online");
+    expect([sockets.length, tabs.map((tab) => tab.isLeader)]).toEqual([1, [true, false, false]]);
+    server.say("1", "20", "hello");
+    sockets[0]!.flush();
+    await all((tab) => tab.channel("1")!.unread === 1);
+    await tabs[2]!.markRead("1", 2);
+    await all((tab) => tab.channel("1")!.unread === 0);
+
+    reachable = false;
+    sockets[0]!.lost(1006);
+    const handles = [];
+    for (const [i, tab] of tabs.entries()) handles.push(await tab.send("1", `from tab ${i}`));
+    await all((tab) => tab.pending("1").map((it) => it.text).join() === "from tab 0,from tab 1,from tab 2");
+    await tabs[0]!.dismiss(handles[0]!.key);
+    await all((tab) => tab.pending("1").length === 2);
+    expect(await handles[0]!.outcome).toEqual({ is: "dismissed" });
+    reachable = true;
+    await tabs[1]!.retryNow();
+    expect(await Promise.all(handles.slice(1).map((it) => it.outcome))).toMatchObject([{ is: "stored", seq: 3 }, { is: "stored", seq: 4 }]);
+    await all((tab) => tab.pending("1").length === 0 && tab.channel("1")!.heldTo === 4);
+    for (const tab of tabs) expect(await texts(tab)).toEqual(["hello", "from tab 1", "from tab 2"]);
+  });
+
+  it("the leader's end leads to another leader; what waits goes out once, and what was missed is told", async () => {
+    for (let i = 0; i < 3; i++) tabs.push(await open());
+    await all((tab) => tab.connection.is === "online" && tab.channel("1") !== undefined);
+    await tabs[1]!.openChannel("1");
+    reachable = false;
+    sockets[0]!.lost(1006);
+    const waiting = await tabs[2]!.send("1", "waits");
+    await tabs.shift()!.close();
+    reachable = true;
+    await until(() => tabs.some((tab) => tab.isLeader));
+    expect(await waiting.outcome).toMatchObject({ is: "stored", seq: 2 });
+    await all((tab) => tab.pending("1").length === 0 && tab.connection.is === "online");
+    expect(server.channels.get("1")!.log).toHaveLength(2);
+    // The new leader knows what the tabs show; a tab that shows it no longer does not close it for the other.
+    const core = (): { shown: Set<string> } => (engines.at(-1) as unknown as { core: { shown: Set<string> } }).core;
+    await until(() => core().shown.has("1"));
+    await tabs[1]!.openChannel("1");
+    await tabs[1]!.closeChannel("1");
+    await until(() => core().shown.has("1"));
+    await tabs[0]!.closeChannel("1");
+    await until(() => !core().shown.has("1"));
+  });
+
+  it("a full disk is said in every tab, and any of them tries again", async () => {
+    for (let i = 0; i < 2; i++) tabs.push(await open());
+    await all((tab) => tab.connection.is === "online");
+    vi.spyOn(IDBObjectStore.prototype, "put").mockImplementation(full);
+    await expect(tabs[1]!.send("1", "not taken")).rejects.toMatchObject({ code: "storage" });
+    await all((tab) => tab.storage.is === "full" && tab.connection.is === "stopped");
+    vi.restoreAllMocks();
+    await tabs[1]!.retryNow();
+    await all((tab) => tab.storage.is === "kept" && tab.connection.is === "online");
+    expect(await (await tabs[1]!.send("1", "taken")).outcome).toMatchObject({ is: "stored", seq: 2 });
   });
 });
