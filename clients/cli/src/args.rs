@@ -9,7 +9,8 @@ use clap::{Args as Group, Parser, Subcommand};
 #[command(
     version,
     about,
-    after_help = "Without a command: a conversation; /help tells what it understands.\n\
+    after_help = "Without a command: conversations, on the whole screen of a terminal (F1 tells the keys), in plain lines in \
+    a pipe.\n\
     Passwords come from CONCH_PASSWORD, else they are asked for."
 )]
 pub(crate) struct Args {
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     /// A further root certificate to trust (PEM)
     #[arg(long, global = true)]
     pub(crate) ca: Option<PathBuf>,
+    /// Plain lines in place of the full screen; chosen by itself where there is no terminal
+    #[arg(long)]
+    pub(crate) plain: bool,
     /// The name that others see; for sign-up (default: the handle)
     #[arg(long, global = true)]
     pub(crate) name: Option<String>,

@@ -39,6 +39,11 @@ pub(crate) enum Line {
     Rename {
         title: String,
     },
+    Devices,
+    /// By number of the last list of devices, from 1.
+    RemoveDevice {
+        number: usize,
+    },
     Who,
     Help,
     Quit,
@@ -46,25 +51,39 @@ pub(crate) enum Line {
     Wrong(String),
 }
 
-/// What `/help` prints.
-pub(crate) const HELP: &str = "\
-/signup HANDLE         make an account (asks for a password)
-/login HANDLE          log this device in
-/logout                log this device out, for good
-/dm HANDLE             talk to somebody
-/group TITLE HANDLE…   make a group (a title of several words in \"quotes\")
-/list                  your channels, with what is unread
-/open N                go to channel N of the list (or its name)
-/close                 go nowhere
-/history [N]           N older messages (20)
-/members               who is here
-/add HANDLE…           bring somebody in
-/remove HANDLE         put somebody out
-/leave                 leave this group
-/rename TITLE          give this group another name
-/who                   who and where you are
-/quit                  end; what is not sent yet is sent next time
-Everything else is a message. // at the beginning of a line is a slash.";
+/// What there is, for `/help`.
+pub(crate) const COMMANDS: &[(&str, &str)] = &[
+    ("/signup HANDLE", "make an account (asks for a password)"),
+    ("/login HANDLE", "log this device in"),
+    ("/logout", "log this device out, for good"),
+    ("/dm HANDLE", "talk to somebody"),
+    (
+        "/group TITLE HANDLE…",
+        "make a group (\"A TITLE\" of several words)",
+    ),
+    ("/list", "your conversations, with what is unread"),
+    ("/open N", "go to conversation N of the list (or its name)"),
+    ("/close", "go nowhere"),
+    ("/history [N]", "N older messages (20)"),
+    ("/members", "who is here"),
+    ("/add HANDLE…", "bring somebody in"),
+    ("/remove HANDLE", "put somebody out"),
+    ("/leave", "leave this group"),
+    ("/rename TITLE", "give this group another name"),
+    ("/devices", "where you are logged in"),
+    ("/devices remove N", "log device N of that list out"),
+    ("/who", "who and where you are"),
+    ("/quit", "end; what is not sent yet is sent next time"),
+];
+
+/// `/help` in plain lines.
+pub(crate) fn help() -> String {
+    let mut help = String::new();
+    for (what, does) in COMMANDS {
+        help += &format!("{what:<22} {does}\n");
+    }
+    help + "Everything else is a message. // at the beginning of a line is a slash."
+}
 
 const HISTORY_ITEMS: u32 = 20;
 
@@ -80,6 +99,10 @@ impl Line {
         };
         if command.starts_with('/') {
             return Line::Text(command.to_owned());
+        }
+        // Several lines that begin with a slash are somebody's text, as a rule a pasted path or program.
+        if command.contains('\n') {
+            return Line::Text(line.to_owned());
         }
         let (name, rest) = command
             .split_once(char::is_whitespace)
@@ -120,6 +143,11 @@ impl Line {
                 title: rest.to_owned(),
             },
             "rename" => Line::Wrong("usage: /rename TITLE".to_owned()),
+            "devices" if rest.is_empty() => Line::Devices,
+            "devices" => match rest.strip_prefix("remove ").map(|it| it.trim().parse()) {
+                Some(Ok(number @ 1..)) => Line::RemoveDevice { number },
+                _ => Line::Wrong("usage: /devices, or /devices remove N".to_owned()),
+            },
             "who" => Line::Who,
             "help" | "?" => Line::Help,
             "quit" | "exit" | "q" => Line::Quit,
@@ -198,9 +226,15 @@ mod tests {
             "/history x",
             "/add",
             "/nothing",
+            "/devices remove",
+            "/devices remove 0",
         ] {
             assert!(matches!(Line::parse(wrong), Line::Wrong(_)), "{wrong}");
         }
         assert_eq!(Line::parse("/history 5"), Line::History { items: 5 });
+        assert_eq!(
+            Line::parse("/devices remove 2"),
+            Line::RemoveDevice { number: 2 }
+        );
     }
 }

@@ -83,7 +83,8 @@ pub(crate) async fn password() -> anyhow::Result<String> {
     prompt().await
 }
 
-fn environment() -> Option<String> {
+/// What `CONCH_PASSWORD` says.
+pub(crate) fn environment() -> Option<String> {
     std::env::var("CONCH_PASSWORD").ok()
 }
 

@@ -14,7 +14,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::args::{Command, Place};
 use crate::lines::{self, Lines};
-use crate::{names, show};
+use crate::names::Names;
+use crate::{harmless, names, words};
 
 /// Not finished in time.
 const LATE: u8 = 3;
@@ -288,8 +289,8 @@ async fn held_messages(
 
 fn stop_or_say(state: ConnectionState) -> anyhow::Result<()> {
     match state {
-        ConnectionState::Stopped(_) => bail!("{}", show::connection(state)),
-        _ => eprintln!("conch-chat: {}", show::connection(state)),
+        ConnectionState::Stopped(_) => bail!("{}", words::connection(state)),
+        _ => eprintln!("conch-chat: {}", words::connection(state)),
     }
     Ok(())
 }
@@ -304,11 +305,12 @@ async fn print(client: &Client, message: &Message) -> bool {
         .replace('\\', "\\\\")
         .replace('\n', "\\n")
         .replace('\t', "\\t");
+    let handle = harmless::name(&handle);
     println!(
         "{}\t{}\t{handle}\t{}",
         message.channel,
         message.seq,
-        show::harmless(&text, false)
+        harmless::line(&text)
     );
     true
 }
@@ -332,6 +334,7 @@ async fn history(
 async fn list(client: &Client, deadline: Instant) -> anyhow::Result<ExitCode> {
     logged_in(client).await?;
     caught_up(client, deadline).await?;
+    let names = Names::new(client);
     for info in client.channels().await? {
         if info.left {
             continue;
@@ -341,7 +344,7 @@ async fn list(client: &Client, deadline: Instant) -> anyhow::Result<ExitCode> {
             ChannelKind::Group => "group",
             ChannelKind::SelfLog => "self",
         };
-        let name = show::harmless(&names::channel(client, &info).await, false);
+        let name = harmless::name(&names.channel(&info).await);
         println!("{}\t{kind}\t{}\t{name}", info.channel, info.unread);
     }
     Ok(ExitCode::SUCCESS)

@@ -1,23 +1,26 @@
-//! The conversation: lines typed by the person, and what happens meanwhile.
+//! The conversation in plain lines (`--plain`, and wherever there is no terminal): lines typed by the person, and what
+//! happens meanwhile.
 //!
 //! A typed message is safe in the data folder before the next line is read. `·` marks one on its way, `✓` one that the
 //! server has, `✗` one that it will never take. At the end of a pipe the program waits for the answers before it ends.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use conch_client::core::{
     ChannelInfo, ConnectionState, Content, Event, Message, OutboxMessage, SendState,
 };
-use conch_client::wire::{ChannelId, MemberRole, MessageKey, Seq, UserId};
+use conch_client::wire::{ChannelId, DeviceId, MemberRole, MessageKey, Seq, UserId};
 use conch_client::{Client, ClientError, EventStream};
+use jiff::tz::TimeZone;
 use tokio::time::{Instant, sleep_until};
 
-use crate::commands::{HELP, Line};
+use crate::commands::{Line, help};
 use crate::lines::Lines;
+use crate::names::Names;
 use crate::script::device_name;
-use crate::{names, show};
+use crate::{harmless, now_ms, show, words};
 
 /// Messages shown when a channel is opened.
 const OPENING_ITEMS: u32 = 20;
@@ -38,6 +41,7 @@ struct Sending {
 
 struct Chat<'a> {
     client: &'a Client,
+    names: Names,
     events: EventStream,
     lines: Lines,
     display_name: Option<String>,
@@ -48,6 +52,8 @@ struct Chat<'a> {
     shown: Option<(Seq, Seq)>,
     /// Channels by the numbers of the last list.
     listed: Vec<ChannelId>,
+    /// Devices by the numbers of the last list.
+    devices: Vec<DeviceId>,
     sending: BTreeMap<MessageKey, Sending>,
     connected: bool,
 }
@@ -56,6 +62,7 @@ struct Chat<'a> {
 pub(crate) async fn run(client: &Client, display_name: Option<String>) -> anyhow::Result<()> {
     let mut chat = Chat {
         client,
+        names: Names::new(client),
         events: client.events().await?,
         lines: Lines::new(),
         display_name,
@@ -63,6 +70,7 @@ pub(crate) async fn run(client: &Client, display_name: Option<String>) -> anyhow
         current: None,
         shown: None,
         listed: Vec::new(),
+        devices: Vec::new(),
         sending: BTreeMap::new(),
         connected: false,
     };
@@ -72,6 +80,9 @@ pub(crate) async fn run(client: &Client, display_name: Option<String>) -> anyhow
 
 impl Chat<'_> {
     async fn begin(&mut self) -> anyhow::Result<()> {
+        if let Some(rebuilt) = self.client.rebuilt() {
+            say(&words::rebuilt(&rebuilt));
+        }
         let Some(account) = self.client.account().await else {
             say(
                 "welcome. /signup HANDLE makes an account, /login HANDLE logs in, /help tells the rest",
@@ -80,7 +91,8 @@ impl Chat<'_> {
         };
         say(&format!(
             "you are {} (@{})",
-            account.display_name, account.handle
+            harmless::name(&account.display_name),
+            account.handle
         ));
         let waiting = self.unsent().await?;
         if !waiting.is_empty() {
@@ -138,9 +150,11 @@ impl Chat<'_> {
             Line::Remove { handle } => self.remove(&handle).await,
             Line::Leave => self.leave().await,
             Line::Rename { title } => self.rename(&title).await,
+            Line::Devices => self.list_devices().await,
+            Line::RemoveDevice { number } => self.remove_device(number).await,
             Line::Who => self.who().await,
             Line::Help => {
-                println!("{HELP}");
+                println!("{}", help());
                 Ok(())
             }
             Line::Quit => return Ok(true),
@@ -154,7 +168,11 @@ impl Chat<'_> {
             if matches!(error.downcast_ref(), Some(ClientError::Closed)) {
                 return Err(error);
             }
-            say(&format!("that did not work: {error:#}"));
+            let why = match error.downcast_ref() {
+                Some(error) => words::failure(error),
+                None => format!("{error:#}"),
+            };
+            say(&format!("that did not work: {}", harmless::line(&why)));
         }
         Ok(false)
     }
@@ -212,15 +230,16 @@ impl Chat<'_> {
             Event::Message(message) => self.on_message(message).await?,
             Event::SendStored { key, time_ms, .. } => {
                 if let Some(sent) = self.sending.remove(&key) {
-                    let time = show::time(time_ms, now_ms());
+                    let time = show::time(time_ms, now_ms(), &TimeZone::system());
                     println!("  ✓ stored {time}: {}", show::beginning(&sent.text));
                 }
             }
             Event::SendRefused { key, reason, .. } => {
                 if let Some(sent) = self.sending.remove(&key) {
                     println!(
-                        "  ✗ not sent ({}): {}",
+                        "  ✗ not sent ({}; {}): {}",
                         reason.name(),
+                        words::refusal(reason),
                         show::beginning(&sent.text)
                     );
                 }
@@ -274,7 +293,7 @@ impl Chat<'_> {
             std::mem::replace(&mut self.connected, state == ConnectionState::Online);
         let is_stopped = matches!(state, ConnectionState::Stopped(_));
         if self.connected || was_connected || is_stopped {
-            say(&show::connection(state));
+            say(&words::connection(state));
         }
     }
 
@@ -302,15 +321,12 @@ impl Chat<'_> {
         }
         let channel = self.info(message.channel).await?;
         let place = match &channel {
-            Some(info) => names::channel(self.client, info).await,
+            Some(info) => self.names.channel(info).await,
             None => format!("channel {}", message.channel),
         };
-        let author = names::person(self.client, message.author).await;
-        let content = names::content(self.client, message).await;
-        let (place, author) = (
-            show::harmless(&place, false),
-            show::harmless(&author, false),
-        );
+        let author = self.names.person(message.author).await;
+        let content = self.names.content(message).await;
+        let (place, author) = (harmless::line(&place), harmless::line(&author));
         let content = show::beginning(&content);
         match message.content {
             Content::Text { .. } | Content::Payload { .. } => {
@@ -322,8 +338,8 @@ impl Chat<'_> {
     }
 
     async fn print(&self, message: &Message) {
-        let author = names::person(self.client, message.author).await;
-        let content = names::content(self.client, message).await;
+        let author = self.names.person(message.author).await;
+        let content = self.names.content(message).await;
         println!("{}", show::message(message, &author, &content, now_ms()));
     }
 
@@ -372,7 +388,7 @@ impl Chat<'_> {
         }
         self.listed = channels.iter().map(|it| it.channel).collect();
         for (at, info) in channels.iter().enumerate() {
-            let name = names::channel(self.client, info).await;
+            let name = self.names.channel(info).await;
             let unread = match info.unread {
                 0 => String::new(),
                 unread => format!("  ({unread} unread)"),
@@ -382,11 +398,7 @@ impl Chat<'_> {
             } else {
                 " "
             };
-            println!(
-                "{here}{:>3}  {}{unread}",
-                at + 1,
-                show::harmless(&name, false)
-            );
+            println!("{here}{:>3}  {}{unread}", at + 1, harmless::line(&name));
         }
         Ok(())
     }
@@ -405,14 +417,14 @@ impl Chat<'_> {
             return self.open(*channel).await;
         }
         for info in self.client.channels().await? {
-            let name = names::channel(self.client, &info).await;
+            let name = self.names.channel(&info).await;
             if name.to_lowercase() == which.to_lowercase() {
                 return self.open(info.channel).await;
             }
         }
         say(&format!(
             "there is no channel {}; /list shows them",
-            show::harmless(which, false)
+            harmless::line(which)
         ));
         Ok(())
     }
@@ -422,10 +434,10 @@ impl Chat<'_> {
         self.current = Some(channel);
         self.client.open_channel(channel).await?;
         let name = match self.info(channel).await? {
-            Some(info) => names::channel(self.client, &info).await,
+            Some(info) => self.names.channel(&info).await,
             None => "a new conversation".to_owned(),
         };
-        say(&format!("you are in {}", show::harmless(&name, false)));
+        say(&format!("you are in {}", harmless::line(&name)));
         match self.client.history(channel, None, OPENING_ITEMS).await {
             Ok(messages) => {
                 self.show_page(&messages).await;
@@ -497,8 +509,8 @@ impl Chat<'_> {
                 MemberRole::Admin => "  (admin)",
                 MemberRole::Member => "",
             };
-            let name = show::harmless(&member.person.display_name, false);
-            println!("  {name} @{}{role}", member.person.handle);
+            let name = harmless::name(&member.person.display_name);
+            println!("  {name} @{}{role}", harmless::name(&member.person.handle));
         }
         Ok(())
     }
@@ -538,20 +550,27 @@ impl Chat<'_> {
             .await?;
         say(&format!(
             "you are {} (@{})",
-            account.display_name, account.handle
+            harmless::name(&account.display_name),
+            account.handle
         ));
         Ok(self.client.connect().await?)
     }
 
     async fn log_in(&mut self, handle: &str) -> anyhow::Result<()> {
         let password = self.lines.password().await?;
+        if matches!(self.client.connection(), ConnectionState::Stopped(reason) if words::is_login_over(reason))
+        {
+            // The server has ended the one that is kept here.
+            self.client.log_out().await?;
+        }
         let account = self
             .client
             .log_in(handle, &password, &device_name())
             .await?;
         say(&format!(
             "you are {} (@{})",
-            account.display_name, account.handle
+            harmless::name(&account.display_name),
+            account.handle
         ));
         Ok(self.client.connect().await?)
     }
@@ -560,6 +579,25 @@ impl Chat<'_> {
         self.client.log_out().await?;
         self.current = None;
         say("logged out; what this device received stays in its folder");
+        Ok(())
+    }
+
+    async fn list_devices(&mut self) -> anyhow::Result<()> {
+        let devices = self.client.devices().await?;
+        self.devices = devices.iter().map(|it| it.device).collect();
+        for (number, device) in (1..).zip(&devices) {
+            println!("{number:>4}  {}", show::device(device, now_ms()));
+        }
+        Ok(())
+    }
+
+    async fn remove_device(&mut self, number: usize) -> anyhow::Result<()> {
+        let Some(device) = self.devices.get(number - 1) else {
+            say("there is no such number: /devices shows them");
+            return Ok(());
+        };
+        self.client.remove_device(*device).await?;
+        say("that device is logged out");
         Ok(())
     }
 
@@ -576,12 +614,12 @@ impl Chat<'_> {
             )),
             None => say("nobody is logged in"),
         }
-        say(&show::connection(self.client.connection()));
+        say(&words::connection(self.client.connection()));
         if let Some(channel) = self.current
             && let Some(info) = self.info(channel).await?
         {
-            let name = names::channel(self.client, &info).await;
-            say(&format!("you are in {}", show::harmless(&name, false)));
+            let name = self.names.channel(&info).await;
+            say(&format!("you are in {}", harmless::line(&name)));
         }
         if !self.sending.is_empty() {
             say(&format!("{} messages are on their way", self.sending.len()));
@@ -632,10 +670,4 @@ impl Chat<'_> {
 /// A word of the program, told apart from messages.
 fn say(what: &str) {
     println!("-- {what}");
-}
-
-fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |time| time.as_millis() as u64)
 }
