@@ -20,6 +20,9 @@ pub(crate) fn failure(error: &ClientError) -> String {
             "this data folder belongs to another account: take another one with --data".to_owned()
         }
         ClientError::LoggedIn => "somebody is logged in here: /logout first".to_owned(),
+        ClientError::Storage => {
+            "the data folder cannot be written: make room, then start this program again".to_owned()
+        }
         ClientError::Closed => {
             "this program lost hold of its data folder: start it again".to_owned()
         }
@@ -70,7 +73,8 @@ pub(crate) fn refusal(reason: RefusalReason) -> String {
     let code = match reason {
         RefusalReason::Server(code) => code,
         RefusalReason::Expired => {
-            return "it waited for too long: look whether it arrived, else send it again".to_owned();
+            return "it waited for too long: look whether it arrived, else send it again"
+                .to_owned();
         }
         RefusalReason::Cancelled => return "it was taken back".to_owned(),
     };
@@ -101,7 +105,9 @@ pub(crate) fn rebuilt(rebuilt: &Rebuilt) -> String {
         (kept, false) => format!("; {kept} unsent messages were kept, others may be lost"),
     };
     let aside = rebuilt.set_aside.as_ref();
-    let aside = aside.map_or(String::new(), |it| format!(" (the old one: {})", it.display()));
+    let aside = aside.map_or(String::new(), |it| {
+        format!(" (the old one: {})", it.display())
+    });
     format!("{why} and is filled again from the server{kept}{aside}")
 }
 

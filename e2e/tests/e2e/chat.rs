@@ -13,13 +13,13 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::watch;
 
 /// A running `conch-chat` with its standard input and everything that it printed.
-struct Terminal {
+pub(super) struct Terminal {
     child: Child,
     input: ChildStdin,
     printed: Arc<Mutex<String>>,
 }
 
-fn command(server: &str, data: &Path) -> Result<Command> {
+pub(super) fn command(server: &str, data: &Path) -> Result<Command> {
     let mut command = Command::new(program("conch-chat")?);
     command
         .args(["--server", server, "--data"])
@@ -30,7 +30,7 @@ fn command(server: &str, data: &Path) -> Result<Command> {
 }
 
 impl Terminal {
-    fn open(server: &str, data: &Path) -> Result<Terminal> {
+    pub(super) fn open(server: &str, data: &Path) -> Result<Terminal> {
         let mut child = command(server, data)?
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -54,12 +54,12 @@ impl Terminal {
         })
     }
 
-    async fn types(&mut self, line: &str) -> Result<()> {
+    pub(super) async fn types(&mut self, line: &str) -> Result<()> {
         self.input.write_all(format!("{line}\n").as_bytes()).await?;
         Ok(self.input.flush().await?)
     }
 
-    async fn shows(&self, text: &str) -> Result<()> {
+    pub(super) async fn shows(&self, text: &str) -> Result<()> {
         eventually(text, SOON, || async {
             self.printed.lock().unwrap().contains(text)
         })
@@ -67,7 +67,7 @@ impl Terminal {
         .with_context(|| format!("printed so far:\n{}", self.printed.lock().unwrap()))
     }
 
-    async fn leaves(mut self) -> Result<()> {
+    pub(super) async fn leaves(mut self) -> Result<()> {
         drop(self.input);
         let status = tokio::time::timeout(SOON, self.child.wait()).await??;
         ensure!(status.success(), "{status}");

@@ -25,3 +25,4 @@ mod serve;
 mod slow_reader;
 mod sweep;
 mod transports;
+mod terminal;

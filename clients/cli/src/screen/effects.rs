@@ -337,7 +337,11 @@ async fn change(client: &Client, effect: Effect) -> Result<String, String> {
     let done = match effect {
         Effect::Add(channel, handles) => {
             let users = people(client, &handles).await?;
-            client.add_members(channel, &users).await.map(drop).map(|()| "added")
+            client
+                .add_members(channel, &users)
+                .await
+                .map(drop)
+                .map(|()| "added")
         }
         Effect::Remove(channel, handle) => {
             let user = person(client, &handle).await?;

@@ -94,8 +94,15 @@ pub(crate) async fn run(
     let outcome = chat(client, &mut app, &mut screen, &mut hands, &mut sources).await;
     drop(screen);
     outcome?;
-    let is_unsent = |it: &OutboxMessage| matches!(it.state, SendState::Waiting | SendState::Sending);
-    match client.outbox().await?.iter().filter(|it| is_unsent(it)).count() {
+    let is_unsent =
+        |it: &OutboxMessage| matches!(it.state, SendState::Waiting | SendState::Sending);
+    match client
+        .outbox()
+        .await?
+        .iter()
+        .filter(|it| is_unsent(it))
+        .count()
+    {
         0 => {}
         left => println!("conch-chat: {left} messages are sent next time"),
     }

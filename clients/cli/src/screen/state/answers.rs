@@ -1,6 +1,8 @@
 //! What the client says by itself, and how effects ended.
 
-use conch_client::core::{ChannelInfo, ConnectionState, Event, Message, OutboxMessage, RefusalReason};
+use conch_client::core::{
+    ChannelInfo, ConnectionState, Event, Message, OutboxMessage, RefusalReason,
+};
 use conch_client::wire::{ChannelId, DeviceId, MessageKey, UserId};
 use conch_client::{Account, Person};
 
@@ -233,7 +235,12 @@ impl App {
         });
     }
 
-    fn on_held(&mut self, channels: Vec<ChannelInfo>, outbox: Vec<OutboxMessage>, people: &[Person]) {
+    fn on_held(
+        &mut self,
+        channels: Vec<ChannelInfo>,
+        outbox: Vec<OutboxMessage>,
+        people: &[Person],
+    ) {
         self.people.on_remembered(people);
         for info in channels {
             self.on_channel(info);

@@ -102,7 +102,10 @@ impl Channels {
 
     /// The newest message, as the client knows it without reading it.
     fn on_last(&mut self, channel: ChannelId, last: &Last) {
-        let entry = self.entries.iter_mut().find(|it| it.info.channel == channel);
+        let entry = self
+            .entries
+            .iter_mut()
+            .find(|it| it.info.channel == channel);
         let is_newer = |it: &Preview| it.seq < last.seq;
         if let Some(entry) = entry
             && entry.preview.as_ref().is_none_or(is_newer)

@@ -32,9 +32,9 @@ pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 
-use conch_client::{Account, Transport};
 use conch_client::core::{ConnectionState, StopReason};
 use conch_client::wire::{ChannelId, DeviceId, MessageKey, Seq, UserId};
+use conch_client::{Account, Transport};
 use jiff::tz::TimeZone;
 use ratatui::crossterm::event::KeyEvent;
 use ratatui::layout::Size;

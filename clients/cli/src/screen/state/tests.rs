@@ -1,7 +1,9 @@
 //! Tests of the model, and states for tests of the drawing: Ada at a screen, in UTC, at noon of a Tuesday.
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use conch_client::core::{ChannelInfo, ConnectionState, Content, Event, Message, RefusalReason, StopReason};
+use conch_client::core::{
+    ChannelInfo, ConnectionState, Content, Event, Message, RefusalReason, StopReason,
+};
 use conch_client::wire::event::ChannelKind;
 use conch_client::wire::{ChannelId, Code, DeviceId, MemberRole, MessageKey, Seq, UserId};
 use conch_client::{Account, Person};

@@ -82,6 +82,7 @@ impl Painter<'_> {
     }
 
     fn fill(&mut self, area: Rect, symbol: &str, style: Style) {
+        let area = area.intersection(*self.buffer.area());
         for y in area.top()..area.bottom() {
             for x in area.left()..area.right() {
                 self.buffer[(x, y)].set_symbol(symbol).set_style(style);

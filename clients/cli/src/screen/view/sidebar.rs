@@ -11,7 +11,7 @@ use crate::{harmless, show};
 const ENTRY_ROWS: u16 = 2;
 const LOW_ENTRY_ROWS: u16 = 1;
 /// From this height on a conversation has its two rows.
-const HIGH_FROM: u16 = 10;
+const HIGH_FROM: u16 = 8;
 
 impl Painter<'_> {
     pub(super) fn sidebar(&mut self) {
@@ -65,6 +65,9 @@ impl Painter<'_> {
     }
 
     fn entry_of_list(&mut self, area: Rect, entry: &Entry, is_here: bool) {
+        if area.is_empty() {
+            return;
+        }
         let info = &entry.info;
         let mut badge = match (info.unread, info.mentions) {
             (0, 0) => Vec::new(),
