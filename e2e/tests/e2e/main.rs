@@ -24,5 +24,5 @@ mod sdk_token;
 mod serve;
 mod slow_reader;
 mod sweep;
-mod transports;
 mod terminal;
+mod transports;

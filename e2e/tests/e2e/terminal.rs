@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::mem::MaybeUninit;
+use std::num::NonZero;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -109,7 +110,11 @@ impl Terminal {
         let keyboard = File::from(ours);
         let mut screen = keyboard.try_clone()?;
         let seen = Arc::new(Mutex::new(Seen {
-            emulator: vt100::Parser::new(ROWS, COLUMNS, 0),
+            emulator: vt100::Parser::new(
+                NonZero::new(ROWS).context("rows")?,
+                NonZero::new(COLUMNS).context("columns")?,
+                0,
+            ),
             raw: Vec::new(),
         }));
         let sink = Arc::clone(&seen);

@@ -141,6 +141,10 @@ impl Conversation {
         if self.cut_off || message.seq <= self.last_seq() {
             return false;
         }
+        if self.items.is_empty() && matches!(self.older, Older::Stuck(_)) {
+            // It could not be asked for before the client knew it.
+            self.older = Older::More;
+        }
         self.push_back(item(message));
         self.trim(self.scroll == Scroll::Newest);
         true

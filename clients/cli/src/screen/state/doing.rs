@@ -39,6 +39,10 @@ impl App {
             channel,
             text,
         });
+        if !self.link.is_online() {
+            // Somebody waits for the connection.
+            self.effects.push(Effect::Hurry);
+        }
         self.go_to_newest();
     }
 

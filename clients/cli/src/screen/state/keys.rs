@@ -79,7 +79,14 @@ impl App {
         match key.code {
             KeyCode::Enter if alt => self.write("\n"),
             KeyCode::Char('j') if control => self.write("\n"),
+            KeyCode::Enter if self.input.is_empty() && self.is_list_alone() => {
+                self.list_shown = false;
+            }
             KeyCode::Enter => self.on_line(),
+            KeyCode::Up | KeyCode::Down if self.is_list_alone() => {
+                self.go_along(if key.code == KeyCode::Down { 1 } else { -1 });
+                self.list_shown = true;
+            }
             KeyCode::Tab => self.go_along(1),
             KeyCode::BackTab => self.go_along(-1),
             KeyCode::Down if alt => self.go_along(1),

@@ -173,6 +173,7 @@ const KEY: MessageKey = MessageKey([9; 16]);
 fn written_message_is_shown_at_once_and_settles_in_the_log() {
     let mut app = ada(80, 24);
     open(&mut app, DIRECT, many(1..=3));
+    assert!(!app.take_effects().contains(&Effect::Hurry));
     enters(&mut app, "hello");
     let effects = app.take_effects();
     let Some(Effect::Send {
@@ -334,6 +335,23 @@ fn keys_go_from_conversation_to_conversation_and_keep_what_was_begun() {
         HARBOUR,
         "something is unread there"
     );
+}
+
+#[test]
+fn list_on_a_narrow_screen_is_walked_with_arrows() {
+    let mut app = ada(40, 12);
+    assert!(app.is_list_alone());
+    press(&mut app, KeyCode::Down, KeyModifiers::NONE);
+    let first = app.open.as_ref().unwrap().channel;
+    press(&mut app, KeyCode::Down, KeyModifiers::NONE);
+    assert_ne!(app.open.as_ref().unwrap().channel, first);
+    assert!(app.is_list_alone());
+    page(&mut app, Page::Newest, many(1..=3));
+    let is_mark = |it: &Effect| matches!(it, Effect::MarkRead(..));
+    assert!(!app.take_effects().iter().any(is_mark), "not looked at yet");
+    press(&mut app, KeyCode::Enter, KeyModifiers::NONE);
+    assert!(!app.is_list_alone());
+    assert!(app.take_effects().iter().any(is_mark));
 }
 
 #[test]
