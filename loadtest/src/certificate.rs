@@ -10,7 +10,7 @@ use crate::raw::certificate_sha256;
 /// Names that it vouches for.
 const NAMES: [&str; 2] = ["localhost", "127.0.0.1"];
 
-/// A self-signed certificate (ECDSA P-256) in a folder.
+/// A self-signed certificate (ECDSA on secp256r1) in a folder.
 #[derive(Clone, Debug)]
 pub struct Certificate {
     /// PEM files for the node.

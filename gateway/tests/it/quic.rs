@@ -2,7 +2,7 @@
 
 use conch_gateway::clock::Clock;
 use conch_wire::frame::History;
-use conch_wire::{ClientFrame, Code, ServerFrame};
+use conch_wire::{ClientFrame, Code, ServerFrame, limits};
 
 use crate::client::{cursor, encoded, hello};
 use crate::quic_client::{QuicClient, answers};
@@ -99,6 +99,40 @@ async fn history_and_sync_are_answered_on_the_streams_that_ask() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[tokio::test]
+async fn a_message_larger_than_every_window_goes_both_ways() {
+    let world = world().await;
+    let (ann, ben) = (world.sign_up("ann").await, world.sign_up("ben").await);
+    let channel = world.direct(&ann, &ben).await;
+    let mut client = QuicClient::enter(&world, &ann).await;
+    let alias = client.open(cursor(channel, 1, 0, 0)).await;
+    // As many bytes as a text may have.
+    let text = "\u{1f41a}".repeat(limits::TEXT_CHARS_MAX);
+    assert!(text.len() > 2 * 131_072);
+    let seq = client.send(alias, &text).await.unwrap();
+    let history = History {
+        channel,
+        from: seq,
+        to: seq,
+        items_max: 1,
+        newest_first: false,
+    };
+    let request = 7;
+    let ask = ClientFrame::History { request, history };
+    match &client.ask(&ask).await[..] {
+        [ServerFrame::HistoryPage { page, .. }] => {
+            assert_eq!(page.events[0].text(), Some(&text[..]));
+        }
+        other => panic!("{} frames", other.len()),
+    }
+    client.say(&ask).await;
+    let page = client
+        .until(|f| matches!(f, ServerFrame::HistoryPage { .. }))
+        .await;
+    assert!(matches!(&page, ServerFrame::HistoryPage { page, .. }
+        if page.events[0].text() == Some(&text[..])));
 }
 
 #[tokio::test]

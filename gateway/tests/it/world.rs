@@ -21,14 +21,14 @@ use crate::client::Client;
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 pub(crate) const PASSWORD: &str = "correct horse battery";
 
-/// Waits until it holds.
+/// Waits until it holds, which may take a handshake's time and that of saying so.
 pub(crate) async fn eventually(mut holds: impl FnMut() -> bool) {
     let held = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(SOON, held).await.expect("in time");
+    tokio::time::timeout(3 * SOON, held).await.expect("in time");
 }
 
 /// A running node.
