@@ -1,7 +1,7 @@
 /** The store over IndexedDB: all steps or none, and pages of a log. */
 
 import "fake-indexeddb/auto";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { deleteStore, openStore } from "../src/browser/store.js";
 import type { OutboxItem } from "../src/core/outbox.js";
 import { type ChannelRow, type MessageRow, type Persist, emptyMeta } from "../src/core/persist.js";
@@ -38,6 +38,19 @@ describe("store", () => {
     again.close();
     await deleteStore("outbox");
     expect((await (await openStore("outbox")).load()).outbox).toEqual([]);
+  });
+
+  it("where the browser refuses to open a database, later too, a tab remembers for itself, and nothing is removed", async () => {
+    const refused = vi.spyOn(indexedDB, "open").mockImplementation(() => {
+      const request = { error: new DOMException("private mode", "InvalidStateError") } as unknown as IDBOpenDBRequest;
+      setTimeout(() => request.onerror?.(new Event("error")));
+      return request;
+    });
+    const removed = vi.spyOn(indexedDB, "deleteDatabase");
+    const store = await openStore("private");
+    expect([store.isPersistent, store.whyMemory, removed.mock.calls.length]).toEqual([false, "denied", 0]);
+    refused.mockRestore();
+    removed.mockRestore();
   });
 
   it("what cannot be read is emptied; unsent messages that can be read stay, and who it belongs to", async () => {
