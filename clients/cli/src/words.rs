@@ -56,7 +56,7 @@ fn api_failure(error: &ApiError) -> String {
             "sign_up_closed" => {
                 "this server makes no accounts on request: ask whoever runs it".to_owned()
             }
-            "limit_reached" => format!("{detail}"),
+            "limit_reached" => detail.clone(),
             "forbidden" => "only an owner or admin of the group may do that".to_owned(),
             "not_found" => "there is no such person, device or group for you".to_owned(),
             "rate_limited" | "overloaded" | "unavailable" => {

@@ -160,6 +160,8 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
     use super::*;
 
     fn filled(entry: &mut Entry, handle: &str, password: &str, repeated: &str) -> Option<Filled> {

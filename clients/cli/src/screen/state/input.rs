@@ -34,6 +34,9 @@ pub(crate) struct Drawn {
     pub(crate) column: usize,
 }
 
+/// A place where the cursor may stand: byte, (row, column).
+type Stop = (usize, (usize, usize));
+
 impl Input {
     pub(crate) fn of(text: &str) -> Input {
         Input {
@@ -107,8 +110,8 @@ impl Input {
         Drawn { rows, row, column }
     }
 
-    /// The rows, and every place where the cursor may stand: byte, (row, column).
-    fn lay_out(&self, columns: usize) -> (Vec<String>, Vec<(usize, (usize, usize))>) {
+    /// The rows, and every place where the cursor may stand.
+    fn lay_out(&self, columns: usize) -> (Vec<String>, Vec<Stop>) {
         let mut rows = Vec::new();
         let mut places = Vec::new();
         let mut open = String::new();
