@@ -32,8 +32,22 @@ pub(crate) async fn handle(client: &Client, user: UserId) -> String {
 #[derive(Debug)]
 pub(crate) struct Names {
     client: Client,
-    /// When each was last asked for.
-    asked: Mutex<BTreeMap<UserId, Instant>>,
+    asked: Mutex<Asked>,
+}
+
+/// When each name was last asked for.
+#[derive(Debug, Default)]
+struct Asked(BTreeMap<UserId, Instant>);
+
+impl Asked {
+    /// Whether it is time to ask; whoever asks this asks the server.
+    fn is_due(&mut self, user: UserId, now: Instant) -> bool {
+        let is_due = self.0.get(&user).is_none_or(|at| *at + FRESH <= now);
+        if is_due {
+            self.0.insert(user, now);
+        }
+        is_due
+    }
 }
 
 impl Names {
@@ -46,7 +60,10 @@ impl Names {
 
     /// The name of a person; their number if that cannot be found out now.
     pub(crate) async fn person(&self, user: UserId) -> String {
-        let is_due = self.is_due(user);
+        let is_due = {
+            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            asked.is_due(user, Instant::now())
+        };
         if let Some(person) = self.client.known_person(user) {
             if is_due {
                 let client = self.client.clone();
@@ -58,16 +75,6 @@ impl Names {
         let found = self.client.people(&[user]).await.ok();
         let found = found.and_then(|people| people.into_iter().next());
         found.map_or_else(|| format!("#{user}"), |person| person.display_name)
-    }
-
-    fn is_due(&self, user: UserId) -> bool {
-        let now = Instant::now();
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due = asked.get(&user).is_none_or(|at| *at + FRESH <= now);
-        if is_due {
-            asked.insert(user, now);
-        }
-        is_due
     }
 
     /// The name of a channel.
@@ -104,5 +111,18 @@ impl Names {
                 format!("[something newer than this program: kind {kind}]")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn name_is_asked_for_again_when_it_is_old() {
+        let (mut asked, now) = (Asked::default(), Instant::now());
+        assert!(asked.is_due(UserId(1), now) && asked.is_due(UserId(2), now));
+        assert!(!asked.is_due(UserId(1), now + FRESH / 2));
+        assert!(asked.is_due(UserId(1), now + FRESH));
     }
 }

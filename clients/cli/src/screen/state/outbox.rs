@@ -74,6 +74,9 @@ impl Outbox {
             };
             let ticket = self.begin(message.channel, text, message.created_ms);
             self.on_taken(ticket, message.key);
+            if self.find(message.key).is_none() {
+                continue;
+            }
             match message.state {
                 SendState::Waiting | SendState::Sending => {}
                 SendState::Sent { .. } => self.on_stored(message.key),
@@ -138,7 +141,11 @@ impl Outbox {
 
     /// It stands in the log.
     pub(crate) fn on_placed(&mut self, key: MessageKey) {
-        self.items.retain(|it| it.key != Some(key));
+        match self.items.iter().position(|it| it.key == Some(key)) {
+            Some(at) => drop(self.items.remove(at)),
+            // What this device still had to send is on its way to us, as of a moment ago.
+            None => self.remember(key, None),
+        }
     }
 
     pub(crate) fn on_delayed(&mut self, channel: ChannelId, code: Code, until_ms: u64) {
@@ -199,6 +206,7 @@ impl Outbox {
     }
 
     fn remember(&mut self, key: MessageKey, reason: Option<RefusalReason>) {
+        self.early.retain(|(it, _)| *it != key);
         if self.early.len() == EARLY_MAX {
             self.early.pop_front();
         }
@@ -230,6 +238,25 @@ mod tests {
         outbox.on_refused(KEY, NO);
         outbox.on_taken(ticket, KEY);
         assert_eq!(stages(&outbox), [Stage::Refused { reason: NO }]);
+    }
+
+    #[test]
+    fn list_of_a_moment_ago_brings_nothing_back() {
+        let mut outbox = Outbox::default();
+        outbox.on_stored(KEY);
+        outbox.on_placed(KEY);
+        outbox.load(vec![OutboxMessage {
+            channel: HERE,
+            key: KEY,
+            content: Content::Text {
+                text: "hi".to_owned(),
+                mentions: Vec::new(),
+            },
+            created_ms: 0,
+            after: 0,
+            state: SendState::Sending,
+        }]);
+        assert_eq!(stages(&outbox), []);
     }
 
     #[test]
