@@ -1,13 +1,14 @@
 //! Paths that go dark without a word (fault F38): half-open TCP, and a QUIC path on which nothing arrives any more. Node and
 //! client notice within the protocol's 45 s, each by itself; what was not acknowledged is kept and sent once.
 
+use std::future::IntoFuture;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use conch_client::core::{Config, ConnectionState, Event};
 use conch_client::{Client, ClientBuilder, EventStream, SendOutcome, Transports};
 use conch_e2e::impair::{Profile, Proxy};
-use conch_e2e::{PASSWORD, Pair, Place, SOON, closed_for, eventually, hello, texts};
+use conch_e2e::{PASSWORD, Pair, Place, SOON, closed_for, eventually, hello, metric, texts};
 use conch_loadtest::bad_network::BadNetwork;
 use conch_loadtest::raw::{RawClient, Transport};
 use conch_wire::limits::SILENCE_MAX_MS;
@@ -25,7 +26,13 @@ struct App {
 }
 
 impl App {
-    async fn open(network: &BadNetwork, place: &Place, name: &str, on: Transports) -> Result<App> {
+    async fn open(
+        network: &BadNetwork,
+        place: &Place,
+        handle: &str,
+        name: &str,
+        on: Transports,
+    ) -> Result<App> {
         let client = ClientBuilder::new(&network.base_url(), &place.path().join(name))
             .config(Config {
                 reconnect_base_ms: 50,
@@ -35,7 +42,7 @@ impl App {
             .transports(on)
             .open()
             .await?;
-        client.log_in(name, PASSWORD, "sdk").await?;
+        client.log_in(handle, PASSWORD, name).await?;
         let mut events = client.events().await?;
         client.connect().await?;
         until(&mut events, Instant::now() + SOON, |it| {
@@ -45,29 +52,34 @@ impl App {
         Ok(App { client, events })
     }
 
-    /// From the moment that its path goes dark: keeps what is said, notices, comes back, and says it once.
-    async fn notice(mut self, pair: &Pair, name: &str) -> Result<()> {
+    /// From the moment that its path goes dark: notices, comes back, and says once what was said. One that says it into the dark
+    /// keeps it until then; one that is quiet has only its heartbeat.
+    async fn notice(mut self, pair: &Pair, name: &str, is_quiet: bool) -> Result<()> {
         let dark = Instant::now();
-        let sending = self
-            .client
-            .send(pair.channel, &format!("said into the dark by {name}"))
-            .await?;
+        let text = words_of(name);
+        let early = match is_quiet {
+            true => None,
+            false => Some(self.client.send(pair.channel, &text).await?),
+        };
         until(&mut self.events, dark + SILENCE + SEEN, |it| {
             *it != ConnectionState::Online
         })
         .await
         .with_context(|| format!("{name} noticed nothing"))?;
-        let noticed = dark.elapsed();
-        ensure!(
-            noticed >= SILENCE / 2,
-            "{name} gave up after {noticed:?} already"
-        );
-        let outcome = timeout_at(Instant::now() + SOON, sending)
+        let sending = match early {
+            Some(sending) => sending,
+            None => self.client.send(pair.channel, &text).await?,
+        };
+        let outcome = timeout_at(Instant::now() + SOON, sending.into_future())
             .await
             .with_context(|| format!("{name} did not come back"))??;
         ensure!(matches!(outcome, SendOutcome::Stored { .. }), "{outcome:?}");
         Ok(())
     }
+}
+
+fn words_of(name: &str) -> String {
+    format!("said by {name}, who was in the dark")
 }
 
 async fn until(
@@ -93,8 +105,11 @@ async fn dark_paths_are_noticed_by_both_ends_within_45_s() -> Result<()> {
     let pair = Pair::meet(&node).await?;
     let network = BadNetwork::start([0, 3], 1, Profile::default(), &node).await?;
     let doors = network.lead_to(&node)?;
-    let on_websocket = App::open(&network, &place, "ann", Transports::WebSocketOnly).await?;
-    let on_quic = App::open(&network, &place, "ben", Transports::QuicOnly).await?;
+    let (websocket, quic) = (Transports::WebSocketOnly, Transports::QuicOnly);
+    let ann_websocket = App::open(&network, &place, "ann", "ann-1", websocket).await?;
+    let ann_quic = App::open(&network, &place, "ann", "ann-2", quic).await?;
+    let ben_websocket = App::open(&network, &place, "ben", "ben-1", websocket).await?;
+    let ben_quic = App::open(&network, &place, "ben", "ben-2", quic).await?;
     // Clients that never come back: what ends their sessions is the node's own doing.
     let mut gone = Vec::new();
     for transport in [Transport::WebSocket, Transport::Quic] {
@@ -123,18 +138,26 @@ async fn dark_paths_are_noticed_by_both_ends_within_45_s() -> Result<()> {
         );
         anyhow::Ok(())
     };
-    let (by_node, by_ann, by_ben) = tokio::join!(
-        node_notices,
-        on_websocket.notice(&pair, "ann"),
-        on_quic.notice(&pair, "ben"),
-    );
+    let (by_node, by_apps) = tokio::join!(node_notices, async {
+        tokio::try_join!(
+            ann_websocket.notice(&pair, "ann-1", false),
+            ann_quic.notice(&pair, "ann-2", false),
+            ben_websocket.notice(&pair, "ben-1", true),
+            ben_quic.notice(&pair, "ben-2", true),
+        )
+    });
     by_node?;
-    by_ann?;
-    by_ben?;
+    by_apps?;
+    // The applications have ended by now; what were left would be dead.
+    eventually("dead sessions to be gone", SOON, || async {
+        let sessions = metric(&node, "conch_gateway_sessions").await;
+        sessions.is_ok_and(|sessions| sessions == 0.0)
+    })
+    .await?;
     drop(gone);
     let mut said = texts(&node, &pair.ann, pair.channel).await?;
     said.sort();
-    let wanted = ["ann", "ben"].map(|name| format!("said into the dark by {name}"));
+    let wanted = ["ann-1", "ann-2", "ben-1", "ben-2"].map(words_of);
     ensure!(said == wanted, "{said:?}");
     Ok(())
 }

@@ -24,6 +24,23 @@ async fn chaos(seed: u64, seconds: u64) -> Result<()> {
         report.kills() >= 10,
         "too few kills to prove much: {report}"
     );
+    let (tcp, udp) = report.network.unwrap();
+    let lost = udp.unwrap().dropped;
+    ensure!(
+        lost >= 20 && tcp.connections >= 20,
+        "too good a network: {report}"
+    );
+    for on in [report.websocket, report.quic] {
+        ensure!(
+            on.devices == 5 && on.sdk > 0 && on.connections >= 10,
+            "not both transports: {report}"
+        );
+    }
+    let changes = report.verdict.as_ref().map_or(0, |v| v.counts.changes);
+    ensure!(
+        report.groups > 0 && changes > 0,
+        "nobody came or went: {report}"
+    );
     let acked = report
         .verdict
         .as_ref()

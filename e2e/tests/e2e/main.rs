@@ -25,4 +25,5 @@ mod serve;
 mod slow_reader;
 mod sweep;
 mod terminal;
+mod tls;
 mod transports;

@@ -20,16 +20,17 @@ use conch_loadtest::node::Node;
 use conch_loadtest::raw::Transport;
 use conch_wire::frame::PushMode;
 use futures_util::future::try_join_all;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// Messages of each of the two people of a lane, said in bursts of these sizes.
 const BURSTS: [u64; 8] = [1, 5, 1, 3, 1, 8, 2, 3];
 const LOSSES: [f64; 3] = [0.01, 0.05, 0.20];
 const SEEDS: [u64; 2] = [42, 4_242];
+const HASHES_AT_ONCE: usize = 4;
 /// Longest that a lane may take on the worst network.
 const PATIENCE: Duration = Duration::from_secs(50);
 
-fn network(loss: f64) -> Profile {
+fn profile(loss: f64) -> Profile {
     Profile {
         delay: Duration::from_millis(150),
         jitter: Duration::from_millis(30),
@@ -70,23 +71,25 @@ async fn promise_holds_on_networks_of_every_degree() -> Result<()> {
             }
         }
     }
+    // Passwords are hashed a few at a time, or the node would refuse some.
+    let hashing = Semaphore::new(HASHES_AT_ONCE);
     let running = lanes.into_iter().map(|lane| {
-        let (node, place) = (&node, &place);
+        let (node, place, hashing) = (&node, &place, &hashing);
         async move {
-            run(lane, node, place)
-                .await
-                .with_context(|| format!("{lane:?}"))
+            let ended = run(lane, node, place, hashing).await;
+            ended.with_context(|| format!("{lane:?}"))
         }
     });
     try_join_all(running).await?;
     Ok(())
 }
 
-async fn run(lane: Lane, node: &Node, place: &Place) -> Result<()> {
+async fn run(lane: Lane, node: &Node, place: &Place, hashing: &Semaphore) -> Result<()> {
     let (ann, ben) = (format!("ann{}", lane.number), format!("ben{}", lane.number));
+    let turn = hashing.acquire().await?;
     let pair = Pair::named(node, &ann, &ben).await?;
     let host = [1, lane.number + 1];
-    let front = BadNetwork::start(host, lane.seed, network(lane.loss), node).await?;
+    let network = BadNetwork::start(host, lane.seed, profile(lane.loss), node).await?;
     let checker = Arc::new(Mutex::new(Checker::new()));
     {
         let mut checker = checker.lock().unwrap();
@@ -94,7 +97,7 @@ async fn run(lane: Lane, node: &Node, place: &Place) -> Result<()> {
         checker.add_member(pair.channel, pair.ann.user, 1);
         checker.add_member(pair.channel, pair.ben.user, 1);
     }
-    let (_doors, open_doors) = watch::channel(Some(front.lead_to(node)?));
+    let (_doors, open_doors) = watch::channel(Some(network.lead_to(node)?));
     let plan = DevicePlan {
         login: pair.ann.clone(),
         push: PushMode::All,
@@ -105,11 +108,12 @@ async fn run(lane: Lane, node: &Node, place: &Place) -> Result<()> {
     };
     let device = Device::spawn(plan, Arc::clone(&checker));
     let app = AppPlan {
-        endpoint: front.base_url(),
+        endpoint: network.base_url(),
         folder: place.path().join(format!("sdk-{}", lane.number)),
         transport: lane.transport,
     };
     let app = app.start(&ben, PASSWORD, Arc::clone(&checker)).await?;
+    drop(turn);
 
     let channel = pair.channel;
     let mut said = 0;
@@ -134,7 +138,7 @@ async fn run(lane: Lane, node: &Node, place: &Place) -> Result<()> {
     .await?;
     ensure!(device.tally().dropped + device.tally().resyncs + app.tally().failures == 0);
     if lane.transport == Transport::Quic {
-        let udp = front.seen().1.context("QUIC has a proxy")?;
+        let udp = network.seen().1.context("QUIC has a proxy")?;
         ensure!(udp.forwarded > 50, "the network saw nothing: {udp:?}");
         ensure!(
             udp.dropped > 0 || lane.loss < 0.05,
