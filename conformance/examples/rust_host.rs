@@ -12,6 +12,7 @@ use conch_client::{
     Client, ClientBuilder, SendHandle, SendOutcome, TokenFuture, TokenProvider, Transports,
 };
 use conch_conformance::host::{Command, Said, ShownMessage};
+use conch_wire::frame::PushMode;
 use conch_wire::{ChannelId, Code, MessageKey};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::watch;
@@ -30,6 +31,7 @@ async fn main() -> Result<()> {
         data_dir,
         reconnect_base_ms,
         quic,
+        push,
     }) = next().await?
     else {
         bail!("the first command is connect");
@@ -38,6 +40,10 @@ async fn main() -> Result<()> {
     let given = tokens.0.clone();
     let config = Config {
         reconnect_base_ms,
+        push: match push.as_deref() {
+            Some("opened") => PushMode::Opened,
+            _ => PushMode::All,
+        },
         ..Config::default()
     };
     let endpoint = url.replacen("ws", "http", 1).replace("/v1/ws", "");
@@ -189,7 +195,9 @@ impl Told {
                     channel,
                     count: info.unread,
                 });
-                if info.left && self.left.insert(info.channel) {
+                if !info.left {
+                    self.left.remove(&info.channel);
+                } else if self.left.insert(info.channel) {
                     say(&Said::Left { channel });
                 }
             }

@@ -26,6 +26,9 @@ pub enum Command {
         /// There when the client must use QUIC. `GET /v1/node` at `url`'s host and port says the same.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         quic: Option<Quic>,
+        /// `opened`: the client takes events of opened channels only. Only for clients that are said to be able to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        push: Option<String>,
     },
     /// The answer to `token_wanted`.
     Token { token: String },

@@ -32,5 +32,5 @@ mod transport;
 mod world;
 
 pub use runner::{Outcome, Settings, fresh_folder, run_all};
-pub use script::{Case, load_folder};
+pub use script::{Case, Feature, load_folder};
 pub use transport::Transport;

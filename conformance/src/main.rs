@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::{Args, Parser, Subcommand};
-use conch_conformance::{Case, Outcome, Settings, Transport, fresh_folder, load_folder, run_all};
+use conch_conformance::{
+    Case, Feature, Outcome, Settings, Transport, fresh_folder, load_folder, run_all,
+};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -49,6 +51,9 @@ struct Run {
     /// What to run over: websocket, quic; may be given several times.
     #[arg(long, default_value = "websocket")]
     transport: Vec<Transport>,
+    /// What the client has beyond what every client has: push_opened, other_endpoints; may be given several times.
+    #[arg(long = "with")]
+    with: Vec<Feature>,
     /// Only this case; may be given several times.
     #[arg(long)]
     case: Vec<String>,
@@ -100,6 +105,7 @@ async fn execute(run: Run) -> Result<bool> {
         jobs: run.jobs,
         patience: run.patience_ms.map(Duration::from_millis),
         transports: run.transport,
+        features: run.with,
     };
     let folder = settings.folder.clone();
     let outcomes = run_all(cases, settings).await;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use conch_wire::event::SendFlags;
-use conch_wire::frame::HEADER_BYTES;
+use conch_wire::frame::{HEADER_BYTES, PushMode};
 use conch_wire::{ChannelId, ClientFrame, Code, ServerFrame};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -21,7 +21,8 @@ use tokio::time::sleep;
 use crate::host::{Command, Process, Quic, Said};
 use crate::rules::short;
 use crate::script::{
-    AppendSpec, Case, RefuseSpec, SendSpec, ShowsSpec, Start, Step, Take, ViewSpec, filled,
+    AppendSpec, Case, Feature, RefuseSpec, SendSpec, ShowsSpec, Start, Step, Take, ViewSpec,
+    filled, filled_wide,
 };
 use crate::server::{Server, State};
 use crate::session::{Held, sends, text_of};
@@ -29,6 +30,8 @@ use crate::transport::Transport;
 
 /// First ceiling of the client's delay before connecting again, in milliseconds.
 const RECONNECT_BASE_MS: u64 = 20;
+/// A delay that has grown is longer than so many first ceilings.
+const GROWN: u64 = 10;
 /// How long a client may take to end when it is asked to.
 const QUIT_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -45,6 +48,8 @@ pub struct Settings {
     pub patience: Option<Duration>,
     /// Each case runs over each of these that it is for.
     pub transports: Vec<Transport>,
+    /// What the client has; cases that need something else are left out.
+    pub features: Vec<Feature>,
 }
 
 /// How a case ended.
@@ -64,7 +69,10 @@ pub async fn run_all(cases: Vec<Case>, settings: Settings) -> Vec<Outcome> {
     let settings = Arc::new(settings);
     let mut running = JoinSet::new();
     let runs = settings.transports.iter().flat_map(|transport| {
-        let run_over = |case: &&Case| case.transports.contains(transport);
+        let run_over = |case: &&Case| {
+            case.transports.contains(transport)
+                && case.needs.iter().all(|it| settings.features.contains(it))
+        };
         cases
             .iter()
             .filter(run_over)
@@ -372,6 +380,29 @@ impl Run {
                     }
                 });
             }
+            Step::AddMe(add) => {
+                let at = self.place(&add.channel)?;
+                if add.push {
+                    self.session().await?;
+                }
+                server.with(|state| {
+                    let by = state.world.user(&add.by);
+                    let seq = state.world.add_me(at, by);
+                    if add.push {
+                        state.push_all(at, seq);
+                    }
+                });
+            }
+            Step::VoidTokens => server.with(|state| state.world.void_tokens()),
+            Step::Gather => {
+                let s = self.session().await?;
+                server.with(|state| state.gather(s));
+            }
+            Step::Flush => {
+                let s = self.session().await?;
+                server.with(|state| state.flush(s));
+            }
+            Step::Deny(count) => self.deny(*count).await?,
             Step::Pass(ms) => {
                 sleep(Duration::from_millis(*ms)).await;
             }
@@ -464,6 +495,7 @@ impl Run {
             token,
             data_dir: self.folder.display().to_string(),
             reconnect_base_ms: RECONNECT_BASE_MS,
+            push: start.push.clone(),
             quic: self.server.quic.as_ref().map(|it| Quic {
                 address: it.at().address.to_string(),
                 certificate_sha256: it.at().certificate_sha256.clone(),
@@ -685,15 +717,54 @@ impl Run {
                     Some(_) => format!("{} {number}", append.text),
                     None => append.text.clone(),
                 };
-                let tail = filled(&text, append.bytes).into();
-                let seq = state
-                    .world
-                    .append(at, author, append.kind.unwrap_or(1), tail);
+                let text = match append.wide {
+                    true => filled_wide(&text, append.bytes),
+                    false => filled(&text, append.bytes),
+                };
+                let named = append.mentions.iter().map(|it| state.world.user(it));
+                let named: Vec<_> = named.collect();
+                let seq = match named.is_empty() {
+                    true => {
+                        let kind = append.kind.unwrap_or(1);
+                        state.world.append(at, author, kind, text.into())
+                    }
+                    false => state.world.append_mention(at, author, &text, named),
+                };
                 if append.push {
                     state.push_all(at, seq);
                 }
             }
         });
+        Ok(())
+    }
+
+    /// Cuts so many connections at their HELLO, and looks whether the delays grow.
+    async fn deny(&self, count: usize) -> Result<(), String> {
+        self.server.with(|state| {
+            state.deny = count;
+            state.denied.clear();
+        });
+        self.wait_or_say(
+            |state| {
+                format!(
+                    "{count} connections in vain; there were {}",
+                    state.denied.len()
+                )
+            },
+            |state| (state.deny == 0).then_some(()),
+        )
+        .await?;
+        self.session().await?;
+        let longest = self.server.with(|state| {
+            let gaps = state.denied.windows(2).map(|pair| pair[1] - pair[0]);
+            gaps.max().unwrap_or_default()
+        });
+        // Random delays below doubled ceilings are all so short once in about ten thousand runs of nine.
+        if longest < GROWN * RECONNECT_BASE_MS {
+            return Err(format!(
+                "P-057: of {count} connections in vain none came later than {longest} ms after the one before"
+            ));
+        }
         Ok(())
     }
 
@@ -784,6 +855,13 @@ fn check_taken(state: &mut State, take: &Take, held: &Held) -> Result<(), String
                     return Err("12: HELLO has no sync token".to_owned());
                 }
                 _ => {}
+            }
+            let mode = match hello.push {
+                PushMode::All => "all",
+                PushMode::Opened => "opened",
+            };
+            if let Some(wanted) = take.push_mode.as_ref().filter(|it| *it != mode) {
+                return differs("the push mode", &mode, wanted);
             }
             if let Some(replaces) = take.replaces.filter(|it| *it != hello.replaces.is_some()) {
                 return differs("replaces", &hello.replaces, &replaces);

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::str::FromStr;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -36,11 +37,38 @@ pub struct Case {
     /// What it runs over; all unless said otherwise.
     #[serde(default = "all_transports")]
     pub transports: Vec<Transport>,
+    /// What a client may have and need not: the case runs only for clients that have it.
+    #[serde(default)]
+    pub needs: Vec<Feature>,
     /// Whether the gap between a cursor and the head is streamed when a channel opens; a node that has no credit left does not.
     #[serde(default = "yes")]
     pub stream_gaps: bool,
     pub channels: Vec<ChannelSpec>,
     pub steps: Vec<Step>,
+}
+
+/// What not every client has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Feature {
+    /// It can be told to take events of opened channels only.
+    PushOpened,
+    /// It follows GOAWAY to another endpoint.
+    OtherEndpoints,
+}
+
+impl FromStr for Feature {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Feature, String> {
+        match name {
+            "push_opened" => Ok(Feature::PushOpened),
+            "other_endpoints" => Ok(Feature::OtherEndpoints),
+            _ => Err(format!(
+                "{name} is nothing to have: push_opened, other_endpoints"
+            )),
+        }
+    }
 }
 
 fn all_transports() -> Vec<Transport> {
@@ -57,6 +85,7 @@ fn default_patience_ms() -> u64 {
 pub struct LimitsSpec {
     pub heartbeat_ms: Option<u32>,
     pub silence_max_ms: Option<u32>,
+    pub sync_rows_max: Option<u32>,
     /// The server's idle timeout of QUIC itself, which is not announced in WELCOME but by QUIC.
     pub quic_idle_ms: Option<u64>,
 }
@@ -156,6 +185,15 @@ pub enum Step {
     Trim(TrimSpec),
     /// Somebody removes me from the channel, by an event, which is pushed.
     RemoveMe(RemoveSpec),
+    /// Somebody adds me again.
+    AddMe(RemoveSpec),
+    /// Sync tokens that were given out are void from here on.
+    VoidTokens,
+    /// Frames of the server wait from here on, and go out as one message by `flush`.
+    Gather,
+    Flush,
+    /// The next so many HELLOs are answered by a cut; waits for them, and for the next, and compares when they came.
+    Deny(usize),
     /// Gives time for something to happen that must not: so many milliseconds pass.
     Pass(u64),
 
@@ -175,6 +213,8 @@ pub enum Step {
 pub struct Start {
     /// The access token; `token-1` unless said otherwise.
     pub token: Option<String>,
+    /// Which events it takes: `opened`, or all.
+    pub push: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -268,6 +308,8 @@ pub struct Take {
     pub cursors: Option<Vec<CursorSpec>>,
     /// HELLO, AUTH_REFRESH: the access token.
     pub token: Option<String>,
+    /// HELLO: `all` or `opened`.
+    pub push_mode: Option<String>,
     /// HELLO: whether it replaces the session before it.
     pub replaces: Option<bool>,
     /// HISTORY: the range asked for holds these seqs.
@@ -333,6 +375,12 @@ pub struct AppendSpec {
     /// Each is filled up with dots to so many bytes.
     #[serde(default)]
     pub bytes: usize,
+    /// What it is filled up with is four bytes long, each time.
+    #[serde(default)]
+    pub wide: bool,
+    /// Who is named by it: a message with a table.
+    #[serde(default)]
+    pub mentions: Vec<String>,
     /// 1 unless said otherwise.
     pub kind: Option<u8>,
     /// Whether connected sessions are told.
@@ -458,6 +506,15 @@ fn load(path: &Path) -> Result<Case> {
         .context("a name in UTF-8")?
         .to_owned();
     Ok(case)
+}
+
+/// `text`, filled up to so many bytes with what is four bytes long.
+pub(crate) fn filled_wide(text: &str, bytes: usize) -> String {
+    let wide = '\u{1f41a}';
+    let count = bytes.saturating_sub(text.len()) / wide.len_utf8();
+    text.chars()
+        .chain(std::iter::repeat_n(wide, count))
+        .collect()
 }
 
 /// `text`, filled up with dots to so many bytes.

@@ -52,6 +52,9 @@ pub(crate) struct State {
     pub(crate) held: VecDeque<Held>,
     pub(crate) taken: HashMap<String, Held>,
     pub(crate) counts: HashMap<&'static str, usize>,
+    /// So many HELLOs are answered by a cut, and when they were.
+    pub(crate) deny: usize,
+    pub(crate) denied: Vec<Ms>,
     pub(crate) case_limits: LimitsSpec,
     pub(crate) stream_gaps: bool,
     /// The script asked for something that cannot be.
@@ -72,6 +75,8 @@ impl State {
             held: VecDeque::new(),
             taken: HashMap::new(),
             counts: HashMap::new(),
+            deny: 0,
+            denied: Vec::new(),
             case_limits: case.limits,
             stream_gaps: case.stream_gaps,
             failed: None,
@@ -127,7 +132,7 @@ impl State {
             Said::Unread { channel, count } => {
                 self.showing.channel(ChannelId(channel)).unread = Some(count);
             }
-            Said::Left { channel } => self.showing.channel(ChannelId(channel)).left = true,
+            Said::Left { channel } => self.showing.on_left(&self.world, ChannelId(channel)),
             Said::Reset { channel } => self.showing.on_reset(ChannelId(channel)),
             Said::Skipped { channel, to } => self.showing.on_skipped(ChannelId(channel), to),
             Said::TokenWanted => self.client.tokens_wanted += 1,

@@ -31,6 +31,8 @@ const FIRST_SESSION: u64 = 0x7000_0000_0000_0001;
 const DEVICE: DeviceId = DeviceId(0x5000_0000_0000_0007);
 /// Aliases of the server's choosing have the top bit set.
 const SERVER_ALIASES: Alias = 0x8000_0000;
+/// Longest message that a node sends (P-060).
+const GATHERED_BYTES_MAX: usize = 540_672;
 /// Longest frame on a request stream.
 const REQUEST_BYTES_MAX: usize = 1_024;
 /// Place of the event's flags in a DELIVER.
@@ -64,6 +66,8 @@ pub(crate) struct Session {
     not_before: HashMap<ChannelId, Ms>,
     /// Frames behind a HELLO that is not decided yet.
     backlog: VecDeque<Bytes>,
+    /// Frames that go out as one message.
+    gathered: Option<BytesMut>,
 }
 
 /// A frame that waits for the script.
@@ -172,6 +176,7 @@ impl Session {
             sends: HashMap::new(),
             not_before: HashMap::new(),
             backlog: VecDeque::new(),
+            gathered: None,
         }
     }
 
@@ -282,6 +287,11 @@ impl State {
         }
         if let ClientFrame::Hello(hello) = &frame {
             self.sessions[s].hello = Some(hello.clone());
+            if self.deny > 0 {
+                self.deny -= 1;
+                self.denied.push(self.now());
+                return self.cut(s);
+            }
         }
         self.note(format!("{s} ← {}", describe(&frame)));
         let name = script_name(&frame);
@@ -517,9 +527,13 @@ impl State {
                 }
                 self.put(s, &ServerFrame::HistoryPage { request, page });
             }
-            ClientFrame::Sync { request, token, .. } => {
+            ClientFrame::Sync {
+                request,
+                token,
+                rows_max,
+            } => {
                 self.sessions[s].outstanding.remove(&request);
-                self.sync(s, request, &token);
+                self.sync(s, request, &token, rows_max.into());
             }
             ClientFrame::Read {
                 request,
@@ -598,7 +612,7 @@ impl State {
             inbox_position: self.world.inbox_position(),
             limits: self.limits(),
             pending,
-            resumed: self.world.token_version(&hello.sync_token).is_some(),
+            resumed: self.world.is_valid(&hello.sync_token),
             node: "scripted".to_owned(),
         };
         self.rules.gave_session(welcome.session.0);
@@ -606,7 +620,7 @@ impl State {
         for (index, cursor) in hello.cursors.iter().enumerate() {
             self.open(s, 0, *cursor, index as u16);
         }
-        self.sync(s, 0, &hello.sync_token);
+        self.sync(s, 0, &hello.sync_token, usize::MAX);
         while let Some(bytes) = self.sessions[s].backlog.pop_front() {
             self.on_frame(s, bytes);
         }
@@ -624,7 +638,10 @@ impl State {
             requests_in_flight_max: REQUESTS_IN_FLIGHT_MAX as u32,
             history_items_max: limits::HISTORY_ITEMS_MAX as u32,
             history_bytes_max: limits::HISTORY_BYTES_MAX as u32,
-            sync_rows_max: limits::SYNC_ROWS_MAX as u32,
+            sync_rows_max: self
+                .case_limits
+                .sync_rows_max
+                .unwrap_or(limits::SYNC_ROWS_MAX as u32),
             group_members_max: limits::GROUP_MEMBERS_DEFAULT as u32,
             heartbeat_ms: self
                 .case_limits
@@ -671,8 +688,9 @@ impl State {
         }
     }
 
-    fn sync(&mut self, s: usize, request: u32, token: &[u8]) {
-        let changes = self.world.changes(token);
+    fn sync(&mut self, s: usize, request: u32, token: &[u8], rows_max: usize) {
+        let rows_max = rows_max.min(self.limits().sync_rows_max as usize);
+        let changes = self.world.changes(token, rows_max);
         self.rules.gave_sync_token(&changes.token);
         self.put(s, &ServerFrame::SyncChanges { request, changes });
     }
@@ -936,7 +954,27 @@ impl State {
         }
     }
 
+    /// From here on frames wait for [`State::flush`].
+    pub(crate) fn gather(&mut self, s: usize) {
+        self.sessions[s].gathered.get_or_insert_default();
+    }
+
+    /// Sends what was gathered, as one message.
+    pub(crate) fn flush(&mut self, s: usize) {
+        let Some(gathered) = self.sessions[s].gathered.take() else {
+            return self.fail("flush: nothing is gathered");
+        };
+        if gathered.len() > GATHERED_BYTES_MAX {
+            return self.fail("flush: no node gathers so much");
+        }
+        self.note(format!("{s} → {} bytes at once", gathered.len()));
+        self.put_bytes(s, gathered.freeze());
+    }
+
     pub(crate) fn put_bytes(&mut self, s: usize, bytes: Bytes) {
+        if let Some(gathered) = &mut self.sessions[s].gathered {
+            return gathered.extend_from_slice(&bytes);
+        }
         self.out(s, Outbound::Frames(bytes));
     }
 

@@ -93,6 +93,18 @@ impl Showing {
         shown.may_jump = true;
     }
 
+    /// The person is out, and was out at some time indeed.
+    pub(crate) fn on_left(&mut self, world: &World, id: ChannelId) {
+        let channel = world.by_id(id).map(|at| &world.channels[at]);
+        if let Some(channel) = channel.filter(|it| !it.was_left) {
+            self.broken.push(format!(
+                "P-044: says that {} was left, where the person is",
+                channel.name
+            ));
+        }
+        self.channel(id).left = true;
+    }
+
     pub(crate) fn on_skipped(&mut self, id: ChannelId, to: Seq) {
         let shown = self.channel(id);
         shown.last = shown.last.max(to);

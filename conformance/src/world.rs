@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use conch_wire::event::{Ack, ChannelKind, EventBody, EventFlags, EventMember};
+use conch_wire::event::{Ack, ChannelKind, EventBody, EventFlags, EventMember, MessageBody};
 use conch_wire::frame::{ChannelHead, ChannelOpened, History, HistoryPage, SyncChanges, SyncRow};
 use conch_wire::limits::{HISTORY_BYTES_MAX, HISTORY_ITEMS_MAX};
 use conch_wire::{
@@ -31,6 +31,8 @@ pub(crate) struct Channel {
     peer: Option<UserId>,
     pub(crate) first_seq: Seq,
     pub(crate) left_seq: Option<Seq>,
+    /// I was out of it at some time.
+    pub(crate) was_left: bool,
     pub(crate) read_seq: Seq,
     /// Event `i` has seq `i + 1`.
     pub(crate) log: Vec<Event>,
@@ -46,6 +48,18 @@ pub(crate) struct World {
     users: Vec<String>,
     keys: HashMap<(ChannelId, MessageKey), Seq>,
     version: u64,
+    /// Of my inbox: tokens of another one are void.
+    incarnation: u32,
+}
+
+/// What a sync token says: the changes behind `since`, as of a version, from a place in their listing on.
+#[derive(Clone, Copy, Debug)]
+struct Listing {
+    /// `None`: everything, from the beginning.
+    since: Option<u64>,
+    as_of: u64,
+    /// Only what was touched before, because the rest was listed on earlier pages.
+    below: u64,
 }
 
 impl Channel {
@@ -127,6 +141,7 @@ impl World {
             users: vec![ME.to_owned()],
             keys: HashMap::new(),
             version: 1,
+            incarnation: 1,
         };
         let bo = world.user("bo");
         for (index, spec) in channels.iter().enumerate() {
@@ -138,6 +153,7 @@ impl World {
                 peer,
                 first_seq: 1,
                 left_seq: None,
+                was_left: false,
                 read_seq: 0,
                 log: Vec::new(),
                 touched: 0,
@@ -255,7 +271,40 @@ impl World {
         let kind = EventKind::MemberRemoved as u8;
         let seq = self.append(channel, by, kind, body.encode().into());
         self.channels[channel].left_seq = Some(seq);
+        self.channels[channel].was_left = true;
         seq
+    }
+
+    /// The event by which I am in again; I may read from it on.
+    pub(crate) fn add_me(&mut self, channel: usize, by: UserId) -> Seq {
+        let body = EventBody {
+            members: vec![member(self.me())],
+            ..EventBody::default()
+        };
+        let kind = EventKind::MembersAdded as u8;
+        self.channels[channel].left_seq = None;
+        let seq = self.append(channel, by, kind, body.encode().into());
+        self.channels[channel].first_seq = seq;
+        seq
+    }
+
+    /// A message that names people: text and table.
+    pub(crate) fn append_mention(
+        &mut self,
+        channel: usize,
+        author: UserId,
+        text: &str,
+        mentions: Vec<UserId>,
+    ) -> Seq {
+        let tail = MessageBody { mentions }.encode_tail(text);
+        let seq = self.append(channel, author, EventKind::Text as u8, tail.into());
+        self.channels[channel].log[seq as usize - 1].flags = EventFlags::TABLE;
+        seq
+    }
+
+    /// Every sync token that was given out is void.
+    pub(crate) fn void_tokens(&mut self) {
+        self.incarnation += 1;
     }
 
     /// Another generation, with only the first events of each log.
@@ -282,40 +331,78 @@ impl World {
         5_000_000_000 + self.version
     }
 
-    /// The sync token of now.
-    fn token(&self) -> Vec<u8> {
+    fn token(&self, listing: Listing) -> Vec<u8> {
+        let since = listing.since.map_or(0, |it| it + 1);
         [
             &self.generation.to_le_bytes()[..],
-            &self.version.to_le_bytes()[..],
+            &self.incarnation.to_le_bytes(),
+            &since.to_le_bytes(),
+            &listing.as_of.to_le_bytes(),
+            &listing.below.to_le_bytes(),
         ]
         .concat()
     }
 
-    /// The version that a token stands for, if it is not void.
-    pub(crate) fn token_version(&self, token: &[u8]) -> Option<u64> {
-        let (generation, version) = token.split_first_chunk::<4>()?;
-        let version = u64::from_le_bytes(version.try_into().ok()?);
-        let is_ours = u32::from_le_bytes(*generation) == self.generation && version <= self.version;
-        is_ours.then_some(version)
+    fn listing(&self, token: &[u8]) -> Option<Listing> {
+        let (generation, rest) = token.split_first_chunk::<4>()?;
+        let (incarnation, rest) = rest.split_first_chunk::<4>()?;
+        let (since, rest) = rest.split_first_chunk::<8>()?;
+        let (as_of, below) = rest.split_first_chunk::<8>()?;
+        let listing = Listing {
+            since: u64::from_le_bytes(*since).checked_sub(1),
+            as_of: u64::from_le_bytes(*as_of),
+            below: u64::from_le_bytes(below.try_into().ok()?),
+        };
+        let is_ours = u32::from_le_bytes(*generation) == self.generation
+            && u32::from_le_bytes(*incarnation) == self.incarnation
+            && listing.as_of <= self.version;
+        is_ours.then_some(listing)
     }
 
-    /// The answer to SYNC.
-    pub(crate) fn changes(&self, token: &[u8]) -> SyncChanges {
-        let since = self.token_version(token);
-        let mut changed: Vec<&Channel> = self
-            .channels
-            .iter()
-            .filter(|it| match since {
-                Some(version) => it.touched > version,
-                None => it.left_seq.is_none(),
-            })
-            .collect();
+    /// Whether a token may be continued.
+    pub(crate) fn is_valid(&self, token: &[u8]) -> bool {
+        self.listing(token).is_some()
+    }
+
+    /// The answer to SYNC: at most so many rows.
+    pub(crate) fn changes(&self, token: &[u8], rows_max: usize) -> SyncChanges {
+        let asked = self.listing(token);
+        let mut listing = asked.unwrap_or(Listing {
+            since: None,
+            as_of: self.version,
+            below: u64::MAX,
+        });
+        if listing.below == u64::MAX {
+            listing.as_of = self.version; // a first page
+        }
+        let is_listed = |it: &&Channel| {
+            it.touched <= listing.as_of
+                && it.touched < listing.below
+                && match listing.since {
+                    Some(since) => it.touched > since,
+                    None => it.left_seq.is_none(),
+                }
+        };
+        let mut changed: Vec<&Channel> = self.channels.iter().filter(is_listed).collect();
         changed.sort_unstable_by_key(|it| std::cmp::Reverse(it.touched));
+        let more = changed.len() > rows_max;
+        changed.truncate(rows_max);
+        let next = match changed.last() {
+            Some(last) if more => Listing {
+                below: last.touched,
+                ..listing
+            },
+            _ => Listing {
+                since: Some(listing.as_of),
+                as_of: listing.as_of,
+                below: u64::MAX,
+            },
+        };
         SyncChanges {
-            reset: since.is_none(),
+            reset: asked.is_none(),
             rows: changed.into_iter().map(Channel::row).collect(),
-            more: false,
-            token: self.token(),
+            more,
+            token: self.token(next),
         }
     }
 
@@ -407,12 +494,43 @@ mod tests {
     #[test]
     fn tokens_end_with_their_generation() {
         let mut world = world();
-        let token = world.changes(&[]).token;
-        assert!(world.changes(&token).rows.is_empty());
+        let token = world.changes(&[], 9).token;
+        assert!(world.changes(&token, 9).rows.is_empty());
         world.append(0, UserId(9), 1, "more".into());
-        assert_eq!(world.changes(&token).rows.len(), 1);
+        assert_eq!(world.changes(&token, 9).rows.len(), 1);
         world.restore(78, 1);
-        assert!(world.changes(&token).reset);
+        assert!(world.changes(&token, 9).reset);
+    }
+
+    #[test]
+    fn listings_come_in_pages_and_go_on_where_they_were() {
+        let channel = |name: &str| ChannelSpec {
+            name: name.into(),
+            peer: None,
+            texts: Vec::new(),
+            fill: 1,
+        };
+        let mut world = World::new(&["a", "b", "c"].map(channel));
+        let names = |changes: &SyncChanges| -> Vec<String> {
+            changes.rows.iter().map(|it| it.title.clone()).collect()
+        };
+        let first = world.changes(&[], 2);
+        assert_eq!(
+            (names(&first), first.more, first.reset),
+            (vec!["c".into(), "b".into()], true, true)
+        );
+        world.append(2, UserId(9), 1, "meanwhile".into());
+        let second = world.changes(&first.token, 2);
+        assert_eq!(
+            (names(&second), second.more, second.reset),
+            (vec!["a".into()], false, false)
+        );
+        let third = world.changes(&second.token, 2);
+        assert_eq!(names(&third), ["c"]);
+        world.append(0, UserId(9), 1, "later".into());
+        assert_eq!(names(&world.changes(&third.token, 2)), ["a"]);
+        world.void_tokens();
+        assert!(world.changes(&third.token, 2).reset);
     }
 
     #[test]

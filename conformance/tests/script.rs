@@ -8,7 +8,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use conch_conformance::{Case, Outcome, Settings, Transport, fresh_folder, load_folder, run_all};
+use conch_conformance::{
+    Case, Feature, Outcome, Settings, Transport, fresh_folder, load_folder, run_all,
+};
+
+/// What the clients of this package have.
+const FEATURES: &[Feature] = &[Feature::PushOpened];
 
 fn cases() -> Vec<Case> {
     load_folder(&Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts")).unwrap()
@@ -64,6 +69,7 @@ async fn outcomes(
         jobs: 8,
         patience,
         transports: vec![transport],
+        features: FEATURES.to_vec(),
     };
     let outcomes = run_all(cases, settings).await;
     let _ = std::fs::remove_dir_all(folder);
@@ -156,6 +162,15 @@ const WRONG: &[Wrong] = &[
     ("ignores-generation", "resync-by-generation", ""),
     ("ignores-sync-now", "sync-now", "waited"),
     ("skips-everything", "unknown-fatal-frame", "waited"),
+    ("refuses-large", "large-message", "waited"),
+    ("refuses-large", "largest-body", "waited"),
+    ("one-page", "sync-in-pages", "waited"),
+    ("drops-early", "sync-reset-in-pages", "P-044"),
+    ("stays-out", "added-again", "waited"),
+    ("shows-tables", "mentions", "shows seq"),
+    ("no-backoff", "backoff-grows", "P-057"),
+    ("drops-unknown", "unknown-kinds-in-history", "waited"),
+    ("ignores-heads", "push-opened", "waited"),
 ];
 
 /// The same over QUIC; most rules do not know what carries them.
@@ -209,6 +224,7 @@ async fn a_client_that_hangs_ends_by_the_deadline() {
         jobs: 1,
         patience: Some(Duration::from_millis(300)),
         transports: vec![Transport::WebSocket],
+        features: FEATURES.to_vec(),
     };
     let only = cases()
         .into_iter()

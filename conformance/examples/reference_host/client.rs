@@ -39,6 +39,7 @@ enum Asked {
 pub(crate) struct Client {
     store: Store,
     wrong: Option<String>,
+    push: PushMode,
     token: String,
     wants_token: bool,
     reconnect_base_ms: u64,
@@ -81,6 +82,7 @@ impl Client {
         Ok(Client {
             store: Store::load(folder)?,
             wrong,
+            push: PushMode::All,
             token,
             wants_token: false,
             reconnect_base_ms,
@@ -108,6 +110,12 @@ impl Client {
             unseen: HashSet::new(),
             random: seed.as_nanos() as u64 ^ u64::from(std::process::id()) << 32,
         })
+    }
+
+    pub(crate) fn takes_opened_only(&mut self, is_so: bool) {
+        if is_so {
+            self.push = PushMode::Opened;
+        }
     }
 
     fn is_wrong(&self, name: &str) -> bool {
@@ -278,7 +286,7 @@ impl Client {
                 .collect(),
             replaces: self.store.session.map(SessionId),
             credit_bytes: CREDIT_BYTES,
-            push: PushMode::All,
+            push: self.push,
             ..Hello::default()
         };
         self.said.push(Said::State {
@@ -320,7 +328,11 @@ impl Client {
         if code / 100 == 45 && code != Code::HelloTimeout.number() {
             self.want_token();
         }
-        let ceiling = (self.reconnect_base_ms << self.failures.min(20)).min(RECONNECT_CAP_MS);
+        let doubled = match self.is_wrong("no-backoff") {
+            true => 0,
+            false => self.failures.min(20),
+        };
+        let ceiling = (self.reconnect_base_ms << doubled).min(RECONNECT_CAP_MS);
         self.failures += 1;
         let delay = Duration::from_millis(u64::from(advised) + self.random() % (ceiling + 1));
         let at = (Instant::now() + delay).max(self.goaway_at.take().unwrap_or(Instant::now()));
@@ -354,6 +366,7 @@ impl Client {
         self.limits = welcome.limits;
         self.position = welcome.inbox_position;
         self.online = true;
+        self.failures = 0;
         self.ping_at = (!self.is_wrong("no-ping"))
             .then(|| Instant::now() + Duration::from_millis(self.limits.heartbeat_ms.into()));
         self.said.push(Said::State {
@@ -391,6 +404,10 @@ impl Client {
 
     pub(crate) fn on_bytes(&mut self, mut bytes: Bytes) -> Result<()> {
         self.heard = Instant::now();
+        if bytes.len() > 131_072 && self.is_wrong("refuses-large") {
+            self.leave = true;
+            return self.save();
+        }
         while !bytes.is_empty() && !self.leave {
             let split =
                 split_frame(&bytes, FRAME_BYTES_MAX)?.context("a message ends within a frame")?;
@@ -419,6 +436,7 @@ impl Client {
                     self.try_send(channel);
                 }
             }
+            ServerFrame::ChannelHead(_) if self.is_wrong("ignores-heads") => {}
             ServerFrame::ChannelHead(head) => self.note_head(&head, 0),
             ServerFrame::SyncNow if !self.is_wrong("ignores-sync-now") => self.sync(),
             ServerFrame::ChannelOpened { request, opened } => {
@@ -497,18 +515,30 @@ impl Client {
     /// An event from a push, a page or an ack.
     fn take(&mut self, id: u64, event: Event) {
         let user = self.store.user;
+        let knows = matches!(event.kind, 1..=4 | 16..=20) || !self.is_wrong("drops-unknown");
+        let stays_out = self.is_wrong("stays-out");
+        let takes_tables = self.is_wrong("shows-tables");
         let channel = self.store.channels.entry(id).or_default();
-        if event.seq <= channel.have {
+        if event.seq <= channel.have || !knows || (channel.left && stays_out) {
             return;
         }
+        if names(&event, 17, user) && channel.have > 0 {
+            // In again: what lies between was never mine to read.
+            channel.left = false;
+            channel.first_seq = event.seq;
+            channel.have = event.seq - 1;
+        }
         channel.known = channel.known.max(event.seq);
-        if event.kind >= 16 && removes(&event, user) {
+        if names(&event, 18, user) || names(&event, 19, user) {
             channel.left = true;
         }
         let kept = Kept {
             author: event.author.0,
             kind: event.kind,
-            text: event.text().map(str::to_owned),
+            text: match takes_tables {
+                true => Some(String::from_utf8_lossy(&event.tail).into_owned()),
+                false => event.text().map(str::to_owned),
+            },
         };
         channel.events.insert(event.seq, kept);
         while let Some(next) = channel.events.get(&(channel.have + 1)) {
@@ -720,9 +750,11 @@ impl Client {
             }
         }
         self.store.sync_token = changes.token;
-        if changes.more {
+        let more = changes.more && !self.is_wrong("one-page");
+        if more {
             self.sync();
-        } else {
+        }
+        if !more || self.is_wrong("drops-early") {
             for id in std::mem::take(&mut self.unseen) {
                 self.store.channels.remove(&id);
                 self.said.push(Said::Left { channel: id });
@@ -944,10 +976,10 @@ impl Client {
     }
 }
 
-fn removes(event: &Event, user: u64) -> bool {
+/// Whether an event of this kind is about this person.
+fn names(event: &Event, kind: u8, user: u64) -> bool {
     let body = conch_wire::event::EventBody::decode(&event.tail);
-    matches!(event.kind, 18 | 19)
-        && body.is_ok_and(|body| body.members.iter().any(|it| it.user.0 == user))
+    event.kind == kind && body.is_ok_and(|body| body.members.iter().any(|it| it.user.0 == user))
 }
 
 /// A line for the driver.

@@ -31,12 +31,14 @@ async fn main() -> Result<()> {
         data_dir,
         reconnect_base_ms,
         quic,
+        push,
     }) = next().await?
     else {
         anyhow::bail!("the first command is connect");
     };
     let dialer = Dialer::new(url, quic, wrong.clone())?;
     let mut client = Client::new(data_dir.as_ref(), token, reconnect_base_ms, wrong)?;
+    client.takes_opened_only(push.as_deref() == Some("opened"));
     let mut carrier: Option<Carrier> = None;
     loop {
         if let Some(carrier) = &mut carrier {
