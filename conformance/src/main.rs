@@ -51,7 +51,7 @@ struct Run {
     /// What to run over: websocket, quic; may be given several times.
     #[arg(long, default_value = "websocket")]
     transport: Vec<Transport>,
-    /// What the client has beyond what every client has: push_opened, other_endpoints; may be given several times.
+    /// What the client has beyond what every client has: push_opened.
     #[arg(long = "with")]
     with: Vec<Feature>,
     /// Only this case; may be given several times.

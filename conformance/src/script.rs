@@ -53,8 +53,6 @@ pub struct Case {
 pub enum Feature {
     /// It can be told to take events of opened channels only.
     PushOpened,
-    /// It follows GOAWAY to another endpoint.
-    OtherEndpoints,
 }
 
 impl FromStr for Feature {
@@ -63,10 +61,7 @@ impl FromStr for Feature {
     fn from_str(name: &str) -> Result<Feature, String> {
         match name {
             "push_opened" => Ok(Feature::PushOpened),
-            "other_endpoints" => Ok(Feature::OtherEndpoints),
-            _ => Err(format!(
-                "{name} is nothing to have: push_opened, other_endpoints"
-            )),
+            _ => Err(format!("{name} is nothing to have: push_opened")),
         }
     }
 }

@@ -685,6 +685,10 @@ impl State {
             for seq in from..=head {
                 self.push(s, at, seq);
             }
+            if self.world.channels[at].left_seq.is_some() {
+                // The last of them is the one that removes me (P-026).
+                self.end_aliases(at);
+            }
         }
     }
 

@@ -446,6 +446,7 @@ impl Client {
                     self.said.push(Said::Reset { channel });
                     self.store.channels.remove(&channel);
                 }
+                self.unseen.remove(&channel);
                 self.alias_of.insert(channel, opened.alias);
                 self.channel_of.insert(opened.alias, channel);
                 self.note_head(&opened.head, opened.first_seq);
@@ -736,7 +737,11 @@ impl Client {
 
     fn on_changes(&mut self, changes: SyncChanges) {
         if changes.reset {
-            self.unseen = self.store.channels.keys().copied().collect();
+            // What was opened on this connection was seen, and so is what events come of.
+            let forgets = self.is_wrong("drops-opened") || self.is_wrong("drops-early");
+            let is_unseen = |it: &&u64| forgets || !self.alias_of.contains_key(it);
+            let known = self.store.channels.keys();
+            self.unseen = known.filter(is_unseen).copied().collect();
         }
         for row in changes.rows {
             let id = row.head.channel.0;

@@ -116,7 +116,11 @@ impl Listener {
     pub(crate) fn vanish(&self) -> Result<()> {
         let mut current = self.endpoint();
         // What it says from here on goes nowhere: it is not at the address that clients know.
-        current.rebind(UdpSocket::bind("127.0.0.1:0")?)?;
+        let nowhere = UdpSocket::bind("127.0.0.1:0")?;
+        let address = nowhere.local_addr()?;
+        current.rebind(nowhere)?;
+        // It listens at the old address too until something comes at the new one.
+        UdpSocket::bind("127.0.0.1:0")?.send_to(&[0; 32], address)?;
         let next = endpoint(&self.tokens, &self.config, &self.socket)?;
         let links = self.links.upgrade().context("the server is gone")?;
         tokio::spawn(accept(next.clone(), links));
