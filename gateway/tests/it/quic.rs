@@ -1,10 +1,11 @@
 //! QUIC as clients see it: chat with somebody on WebSocket, requests on streams of their own, codes of ends.
 
 use conch_gateway::clock::Clock;
-use conch_wire::frame::History;
+use conch_wire::event::{PendingAnswer, PendingSend, SendFlags};
+use conch_wire::frame::{Hello, History, Send};
 use conch_wire::{ClientFrame, Code, ServerFrame, limits};
 
-use crate::client::{cursor, encoded, hello};
+use crate::client::{cursor, encoded, hello, key};
 use crate::quic_client::{QuicClient, answers};
 use crate::world::{World, with};
 
@@ -133,6 +134,80 @@ async fn a_message_larger_than_every_window_goes_both_ways() {
         .await;
     assert!(matches!(&page, ServerFrame::HistoryPage { page, .. }
         if page.events[0].text() == Some(&text[..])));
+}
+
+#[tokio::test]
+async fn frames_behind_hello_are_handled_after_it() {
+    let world = world().await;
+    let ann = world.sign_up("ann").await;
+    let mut client = QuicClient::connect(&world).await;
+    let hello = encoded(&ClientFrame::Hello(hello(&ann.token)));
+    let ping = encoded(&ClientFrame::Ping { nonce: 9 });
+    // In one write, and the last byte later: cut anywhere.
+    let bytes = [&hello[..], &ping, &ping[..ping.len() - 1]].concat();
+    client.say_bytes(&bytes).await;
+    assert!(matches!(client.next().await, Ok(ServerFrame::Welcome(_))));
+    let pong = |f: &ServerFrame| matches!(f, ServerFrame::Pong { nonce: 9, .. });
+    client.until(pong).await;
+    client.say_bytes(&ping[ping.len() - 1..]).await;
+    client.until(pong).await;
+}
+
+#[tokio::test]
+async fn the_same_key_over_quic_and_then_over_websocket_is_one_message() {
+    let world = world().await;
+    let (ann, ben) = (world.sign_up("ann").await, world.sign_up("ben").await);
+    let channel = world.direct(&ann, &ben).await;
+    let mut reader = world.enter(&ben).await;
+    let mut on_quic = QuicClient::connect(&world).await;
+    let session = on_quic.hello(&ann.token).await.session;
+    let alias = on_quic.open(cursor(channel, 1, 0, 0)).await;
+    let send = Send {
+        key: key(),
+        alias,
+        kind: 1,
+        flags: SendFlags::default(),
+        tail: b"once",
+    };
+    on_quic.say(&ClientFrame::Send { request: 5, send }).await;
+    let first = on_quic.answer_of(5).await.unwrap();
+    // As if the ack had been lost: the device comes back another way and does not know.
+    let mut on_websocket = world.connect().await;
+    let came_back = Hello {
+        replaces: Some(session),
+        pending: vec![PendingSend {
+            channel,
+            key: send.key,
+        }],
+        ..hello(&ann.token)
+    };
+    let welcome = on_websocket.hello_with(came_back).await;
+    assert!(
+        matches!(welcome.pending[..], [PendingAnswer::Stored { seq, .. }] if seq == first),
+        "{:?}",
+        welcome.pending
+    );
+    let code = Code::SessionReplaced;
+    assert_eq!(on_quic.closed().await.0, u64::from(code.number()));
+    let alias = on_websocket.open(cursor(channel, 1, 0, 0)).await.unwrap();
+    let again = Send {
+        alias,
+        flags: SendFlags::RETRY,
+        ..send
+    };
+    let request = 6;
+    let frame = ClientFrame::Send {
+        request,
+        send: again,
+    };
+    on_websocket.say(&frame).await;
+    assert_eq!(on_websocket.answer_of(request).await, Ok(first));
+    on_websocket.send(alias, "the next").await.unwrap();
+    let texts = [reader.message().await.1, reader.message().await.1];
+    assert_eq!(
+        texts.each_ref().map(|event| event.text()),
+        [Some("once"), Some("the next")]
+    );
 }
 
 #[tokio::test]

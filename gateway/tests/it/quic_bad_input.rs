@@ -239,6 +239,25 @@ async fn p016_a_connection_that_says_nothing_is_closed_after_five_seconds() {
 }
 
 #[tokio::test]
+async fn p075_packets_without_frames_do_not_keep_a_connection() {
+    let world = manual(|_| {}).await;
+    let ann = world.sign_up("ann").await;
+    let mut transport = TransportConfig::default();
+    transport.keep_alive_interval(Some(Duration::from_millis(20)));
+    let options = Options {
+        transport: Arc::new(transport),
+        ..Options::of(&world)
+    };
+    let mut client = QuicClient::with(&world, options).await;
+    client.hello(&ann.token).await;
+    let sent = client.connection.stats().frame_tx.ping;
+    eventually(|| client.connection.stats().frame_tx.ping > sent).await;
+    world.clock.advance(u64::from(limits::SILENCE_MAX_MS));
+    let code = Code::IdleTimeout;
+    assert_eq!(client.closed().await, (number(code), Some(code)));
+}
+
+#[tokio::test]
 async fn p071_sixteen_streams_at_once_and_ended_ones_make_room() {
     let world = world().await;
     let ann = world.sign_up("ann").await;
