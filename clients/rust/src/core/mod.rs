@@ -247,7 +247,8 @@ pub enum Command {
     Stop,
 }
 
-/// See the module's head. All fields that end with a connection are in [`Link`], [`AliasBook`] and [`Requests`].
+/// A client without IO; see the module's head.
+// All fields that end with a connection are in `Link`, `AliasBook` and `Requests`.
 #[derive(Debug)]
 pub struct Core {
     config: Config,

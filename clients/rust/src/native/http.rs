@@ -23,13 +23,16 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Why a request has no answer.
 #[derive(Debug, Error)]
 pub enum ApiError {
-    /// The node refuses. `code` is stable (`docs/http.md`); `detail` is for people.
+    /// The node refuses.
     #[error("{detail} ({code})")]
     Refused {
+        /// Of HTTP.
         status: u16,
+        /// Stable; see `docs/http.md`.
         code: String,
+        /// For people.
         detail: String,
-        /// 0: no advice.
+        /// Not sooner again than that; 0: no advice.
         retry_after_ms: u32,
     },
     /// The node cannot be reached, or its answer was lost.
@@ -72,18 +75,26 @@ impl ApiError {
 /// A person, as everybody may see them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Person {
+    /// Their id, for ever.
     pub user: UserId,
+    /// The name that they are found by.
     pub handle: String,
+    /// The name that is shown.
     pub display_name: String,
 }
 
 /// What sign-up, log-in and refresh answer.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Login {
+    /// Who.
     pub person: Person,
+    /// On which device.
     pub device: DeviceId,
+    /// For requests and connections.
     pub access_token: String,
+    /// How long the access token is good.
     pub expires_in_ms: u64,
+    /// For the next pair of tokens, once.
     pub refresh_token: String,
 }
 
@@ -100,31 +111,47 @@ impl std::fmt::Debug for Login {
 /// A channel as the caller sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChannelDetails {
+    /// Which one.
     pub channel: ChannelId,
+    /// Direct, group or one's own.
     pub kind: ChannelKind,
+    /// Of a group; empty for a direct channel.
     pub title: String,
+    /// Direct channel: the other person.
     pub peer: Option<UserId>,
+    /// What the caller may do in it.
     pub role: MemberRole,
+    /// How many there are.
     pub members: u32,
+    /// First seq that there is for the caller.
     pub first_seq: Seq,
+    /// Where the caller left; nothing behind it is theirs.
     pub left_seq: Option<Seq>,
+    /// Its newest seq.
     pub head_seq: Seq,
+    /// People's messages behind the caller's read mark.
     pub unread: u32,
 }
 
 /// A member of a channel.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Member {
+    /// Who.
     pub person: Person,
+    /// What they may do in it.
     pub role: MemberRole,
+    /// The event by which they joined.
     pub joined_seq: Seq,
 }
 
 /// A device of one's own that is logged in.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Device {
+    /// Its id.
     pub device: DeviceId,
+    /// What it was called when it logged in.
     pub name: String,
+    /// Its operating system.
     pub platform: String,
     /// ms since 1970 by the server's clock.
     pub created_ms: u64,
@@ -461,6 +488,7 @@ impl Api {
         self.answer(request).await.map(drop)
     }
 
+    /// The caller.
     pub async fn me(&self, token: &str) -> Result<Person, ApiError> {
         let request = self.request(Method::GET, &["me"], Some(token));
         self.json::<PersonJson>(request).await?.try_into()
@@ -480,6 +508,7 @@ impl Api {
         self.answer(request).await.map(drop)
     }
 
+    /// The person of this handle.
     pub async fn user_by_handle(&self, token: &str, handle: &str) -> Result<Person, ApiError> {
         let request = self.request(Method::GET, &["users", "by-handle", handle], Some(token));
         self.json::<PersonJson>(request).await?.try_into()
@@ -519,6 +548,7 @@ impl Api {
         self.json::<ChannelJson>(request).await?.try_into()
     }
 
+    /// One channel of the caller's.
     pub async fn channel(
         &self,
         token: &str,
@@ -532,6 +562,7 @@ impl Api {
         self.json::<ChannelJson>(request).await?.try_into()
     }
 
+    /// Gives a group another title.
     pub async fn rename(
         &self,
         token: &str,
@@ -548,6 +579,7 @@ impl Api {
         self.json::<ChannelJson>(request).await?.try_into()
     }
 
+    /// The members of a channel.
     pub async fn members(&self, token: &str, channel: ChannelId) -> Result<Vec<Member>, ApiError> {
         let path = ["channels", &channel.to_string(), "members"];
         let request = self.request(Method::GET, &path, Some(token));
@@ -555,6 +587,7 @@ impl Api {
         members.members.into_iter().map(Member::try_from).collect()
     }
 
+    /// Adds people to a group.
     pub async fn add_members(
         &self,
         token: &str,

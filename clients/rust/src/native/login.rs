@@ -21,9 +21,13 @@ const TOKEN_LEFT_MIN_MS: u64 = 30_000;
 /// Who is logged in on this device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Account {
+    /// Their id, for ever.
     pub user: UserId,
+    /// This device's id.
     pub device: DeviceId,
+    /// The name that they are found by.
     pub handle: String,
+    /// The name that is shown.
     pub display_name: String,
 }
 

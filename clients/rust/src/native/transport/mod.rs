@@ -58,7 +58,9 @@ const WRITE_MAX: Duration = Duration::from_secs(45);
 /// What carries a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Transport {
+    /// QUIC, over UDP.
     Quic,
+    /// WebSocket, over TCP.
     WebSocket,
 }
 
