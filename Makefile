@@ -34,7 +34,8 @@ setup: ## Install what is missing: a C compiler (apt), the Rust toolchain (rustu
 	@cargo --version >/dev/null
 
 .PHONY: setup-test
-setup-test: setup $(PYTHON)/installed ## Install what the tests need besides: what builds the pinned flatc, nginx, HAProxy, a Python of their own
+setup-test: setup $(PYTHON)/installed ## Install what the tests need besides: what builds the pinned flatc, nginx, HAProxy, a Python of their own, wasm32
+	@rustup target add wasm32-unknown-unknown
 	@{ command -v cmake && command -v ninja && command -v c++; } >/dev/null || { $(call as_root,apt-get update) && $(call as_root,apt-get install -y --no-install-recommends cmake ninja-build g++); }
 	@{ command -v nginx && command -v haproxy; } >/dev/null || { $(call as_root,apt-get update) && $(call without_daemons,apt-get install -y --no-install-recommends nginx-light haproxy); }
 
@@ -98,9 +99,14 @@ lint: setup ## Check formatting and lints
 	$(CARGO) clippy --workspace --all-targets --locked $(FAILPOINTS) -- -D warnings
 
 .PHONY: test
-test: setup-test lint build ## All tests: lints, units, properties, end to end with real processes, a short kill proof
+test: setup-test lint build wasm ## All tests: lints, units, properties, end to end with real processes, a short kill proof
 	$(CARGO) test --workspace --locked $(FAILPOINTS)
 	@$(MAKE) --no-print-directory web-test
+
+.PHONY: wasm
+wasm: setup ## Build the core of the Rust SDK for wasm32, where it has neither system nor runtime
+	@rustup target add wasm32-unknown-unknown || { echo 'the target wasm32-unknown-unknown cannot be installed: the core is NOT checked for it' >&2; exit 1; }
+	$(CARGO) build --locked -p conch-client --no-default-features --target wasm32-unknown-unknown
 
 .PHONY: chaos
 chaos: build ## Kill a node again and again under load for CHAOS_S seconds; ends with one verdict line

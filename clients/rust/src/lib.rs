@@ -1,4 +1,8 @@
-#![doc = include_str!("../README.md")]
+#![cfg_attr(feature = "native", doc = include_str!("../README.md"))]
+#![cfg_attr(
+    not(feature = "native"),
+    doc = "The core of the Rust SDK of Conch, without its driver."
+)]
 #![warn(missing_docs)]
 
 pub mod core;

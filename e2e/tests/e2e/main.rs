@@ -18,6 +18,7 @@ mod proxies;
 mod restore;
 mod sdk;
 mod sdk_examples;
+mod sdk_full;
 mod sdk_process;
 mod sdk_store;
 mod sdk_token;
