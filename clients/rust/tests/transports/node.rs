@@ -295,7 +295,7 @@ impl Peer {
     /// Ends the node's half of the control stream.
     pub(crate) async fn end(&mut self) {
         match &mut self.carrier {
-            Carrier::WebSocket(socket) => socket.close().await.unwrap(),
+            Carrier::WebSocket(socket) => (**socket).close(None).await.unwrap(),
             Carrier::Quic(_, send, _) => {
                 send.finish().unwrap();
                 soon(send.stopped()).await.unwrap();
