@@ -1,11 +1,11 @@
 //! The login of this device, and the names of people.
 
 use conch_wire::UserId;
-use sqlx::Row;
 use sqlx::sqlite::SqliteConnection;
+use sqlx::{Connection, Row};
 
 use super::rows::{id, read_login};
-use super::{Store, StoreError};
+use super::{Store, StoreError, end_write};
 use crate::native::http::Person;
 use crate::native::login::StoredLogin;
 
@@ -46,17 +46,26 @@ impl Store {
     }
 
     pub(in crate::native) async fn save_people(&self, people: &[Person]) -> Result<(), StoreError> {
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        for person in people {
-            sqlx::query("INSERT OR REPLACE INTO people VALUES (?, ?, ?)")
-                .bind(person.user.0 as i64)
-                .bind(&person.handle)
-                .bind(&person.display_name)
-                .execute(&mut *transaction)
-                .await?;
-        }
-        Ok(transaction.commit().await?)
+        let mut connection = self.pool.acquire().await?;
+        let written = put_people(&mut connection, people).await;
+        end_write(connection, written).await
     }
+}
+
+async fn put_people(
+    connection: &mut SqliteConnection,
+    people: &[Person],
+) -> Result<(), StoreError> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    for person in people {
+        sqlx::query("INSERT OR REPLACE INTO people VALUES (?, ?, ?)")
+            .bind(person.user.0 as i64)
+            .bind(&person.handle)
+            .bind(&person.display_name)
+            .execute(&mut *transaction)
+            .await?;
+    }
+    Ok(transaction.commit().await?)
 }
 
 pub(super) async fn put_login(

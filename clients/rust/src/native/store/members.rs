@@ -6,11 +6,11 @@
 
 use conch_wire::event::EventBody;
 use conch_wire::{ChannelId, Event, EventKind, MemberRole, Seq, UserId};
-use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
+use sqlx::{Connection, Row};
 
 use super::rows::id;
-use super::{Store, StoreError};
+use super::{Store, StoreError, end_write};
 use crate::native::http::{Member, Person};
 
 impl Store {
@@ -36,14 +36,25 @@ impl Store {
         as_of: Seq,
         members: &[Member],
     ) -> Result<(), StoreError> {
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        begin_list(&mut transaction, channel, as_of).await?;
-        for member in members {
-            let (user, role) = (member.person.user, member.role);
-            put(&mut transaction, channel, user, role, member.joined_seq).await?;
-        }
-        Ok(transaction.commit().await?)
+        let mut connection = self.pool.acquire().await?;
+        let written = put_list(&mut connection, channel, as_of, members).await;
+        end_write(connection, written).await
     }
+}
+
+async fn put_list(
+    connection: &mut SqliteConnection,
+    channel: ChannelId,
+    as_of: Seq,
+    members: &[Member],
+) -> Result<(), StoreError> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    begin_list(&mut transaction, channel, as_of).await?;
+    for member in members {
+        let (user, role) = (member.person.user, member.role);
+        put(&mut transaction, channel, user, role, member.joined_seq).await?;
+    }
+    Ok(transaction.commit().await?)
 }
 
 /// Moves a list on over an event that is being stored.

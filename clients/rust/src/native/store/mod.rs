@@ -28,11 +28,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use conch_wire::{ChannelId, Seq};
-use sqlx::Connection;
+use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
     SqliteSynchronous,
 };
+use sqlx::{Connection, Sqlite};
 
 use super::http::Person;
 use super::login::StoredLogin;
@@ -202,11 +203,9 @@ impl Store {
 
     /// Carries out the steps in one durable transaction.
     pub(super) async fn apply(&self, steps: &[Persist]) -> Result<(), StoreError> {
-        let mut transaction = self.pool.begin_with("BEGIN IMMEDIATE").await?;
-        for step in steps {
-            apply_step(&mut transaction, step).await?;
-        }
-        Ok(transaction.commit().await?)
+        let mut connection = self.pool.acquire().await?;
+        let written = apply_all(&mut connection, steps).await;
+        end_write(connection, written).await
     }
 
     /// The newest `items` events of a channel within `from ..= to`, oldest first. Only the run without holes is read.
@@ -252,6 +251,27 @@ impl Store {
         .await?;
         rows.iter().map(read_message).collect()
     }
+}
+
+async fn apply_all(connection: &mut SqliteConnection, steps: &[Persist]) -> Result<(), StoreError> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    for step in steps {
+        apply_step(&mut transaction, step).await?;
+    }
+    Ok(transaction.commit().await?)
+}
+
+/// A connection on which a transaction failed is not used again: a full disk makes SQLite end the transaction by itself, and
+/// the connection's own count of them is wrong from then on.
+async fn end_write(
+    connection: PoolConnection<Sqlite>,
+    written: Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    if written.is_err() {
+        // What was not committed is not there; that it also could not be closed changes nothing.
+        let _ = connection.close().await;
+    }
+    written
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {

@@ -482,3 +482,45 @@ async fn message_of_last_month_is_given_up_when_the_folder_opens() {
     let kept = open(folder.path()).await.load().await.unwrap().outbox;
     assert_eq!(kept[0].state, OutboxState::Refused(RefusalReason::Expired));
 }
+
+#[tokio::test]
+async fn database_without_room_says_so_each_time_and_goes_on_when_there_is_some() {
+    let folder = tempfile::tempdir().unwrap();
+    let opened = Store::open(folder.path()).await.unwrap();
+    opened.store.pool.close().await;
+    let pool = async |pages: &str| {
+        let options = options(&folder.path().join(DATABASE));
+        let options = options.pragma("max_page_count", pages.to_owned());
+        let pool = SqlitePoolOptions::new().max_connections(1);
+        pool.connect_with(options).await.unwrap()
+    };
+    let lock = Arc::clone(&opened.store.lock);
+    let store = Store {
+        pool: pool("30").await,
+        lock: Arc::clone(&lock),
+    };
+    let large = || {
+        let tail = Bytes::from(vec![b'x'; 200_000]);
+        [Persist::Outbox(OutboxItem { tail, ..item(1) })]
+    };
+    for _ in 0..3 {
+        let error = store.apply(&large()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Full), "{error}");
+    }
+    store.apply(&[Persist::Outbox(item(2))]).await.unwrap();
+    store.pool.close().await;
+    let store = Store {
+        pool: pool("3000").await,
+        lock,
+    };
+    store.apply(&large()).await.unwrap();
+    let ids: Vec<_> = store
+        .load()
+        .await
+        .unwrap()
+        .outbox
+        .iter()
+        .map(|it| it.id)
+        .collect();
+    assert_eq!(ids, [1, 2]);
+}
