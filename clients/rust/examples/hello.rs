@@ -1,5 +1,9 @@
 //! Connects, sends, receives, and pages back through history. `hello ENDPOINT FOLDER`, where ada and grace have accounts.
-#![allow(clippy::print_stdout, reason = "an example speaks to a terminal")]
+#![allow(
+    clippy::print_stdout,
+    unreachable_pub,
+    reason = "an example speaks to a terminal, and its function is run by a test"
+)]
 
 use std::path::Path;
 

@@ -1,5 +1,9 @@
 //! What an application shows before there is a connection, and if there is none: its last state. `offline ENDPOINT FOLDER`
-#![allow(clippy::print_stdout, reason = "an example speaks to a terminal")]
+#![allow(
+    clippy::print_stdout,
+    unreachable_pub,
+    reason = "an example speaks to a terminal, and its function is run by a test"
+)]
 
 use std::path::Path;
 
