@@ -83,6 +83,11 @@ web-test: build ## Test the TypeScript SDK, the React hooks, and the page, in No
 web-docs: $(WEB)/node_modules/.package-lock.json ## Write the API pages of the TypeScript SDK and the React hooks to clients/web/docs-out
 	cd $(WEB) && npm run docs
 
+.PHONY: web-figures
+web-figures: setup page ## Take the figures of the page: sizes, cold start, memory, send to display (on a quiet machine)
+	$(CARGO) build --release --locked -p conch-gateway
+	cd $(WEB) && npm run figures
+
 .PHONY: run
 run: setup page ## Build, start a node with its data in ./data, and say how to join
 	$(CARGO) build --release --locked -p conch-gateway -p conch-chat

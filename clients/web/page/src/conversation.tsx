@@ -18,7 +18,7 @@ const SPOKEN_CHARS = 300;
 
 export function Conversation({ channel }: { channel: Id }) {
   const { client, people } = useChat();
-  const [version, setVersion] = useState(0);
+  const [, setVersion] = useState(0);
   const [dialog, setDialog] = useState(false);
   const [isLate, setLate] = useState(false);
   const [spoken, setSpoken] = useState("");
@@ -112,7 +112,7 @@ export function Conversation({ channel }: { channel: Id }) {
         </div>
         {info.kind === "group" && !info.left && <IconButton icon="people" label="Members" onClick={() => setDialog(true)} />}
       </header>
-      <MessageList info={info} history={history} pending={client.pending(channel)} readSeq={readSeq.current ?? null} version={version} jump={jump} />
+      <MessageList info={info} history={history} pending={client.pending(channel)} readSeq={readSeq.current ?? null} jump={jump} />
       <p class="visually-hidden" aria-live="polite" data-spoken>{clean(spoken, "", SPOKEN_CHARS)}</p>
       <Composer key={channel} info={info} title={title} onSend={onSend} />
       {dialog && <GroupDialog info={info} title={title} onClose={() => setDialog(false)} />}

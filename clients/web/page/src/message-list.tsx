@@ -37,13 +37,11 @@ interface Props {
   pending: Pending[];
   /** Where the line above new messages goes; null: none. */
   readSeq: number | null;
-  /** Counts every change, so that places are kept over each. */
-  version: number;
   /** Goes to the newest message. */
   jump: { current: () => void };
 }
 
-export function MessageList({ info, history, pending, readSeq, version, jump }: Props) {
+export function MessageList({ info, history, pending, readSeq, jump }: Props) {
   const { client, people } = useChat();
   const box = useRef<HTMLDivElement>(null);
   const list = useRef<HTMLDivElement>(null);
@@ -53,6 +51,9 @@ export function MessageList({ info, history, pending, readSeq, version, jump }: 
   const anchor = useRef<{ key: string; top: number; scrolled: number } | null>(null);
   const readTimer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
   const [isAway, setAway] = useState(false);
+
+  // Before this drawing: behind it the browser may have moved what became shorter.
+  const scrolledTo = box.current?.scrollTop ?? 0;
 
   /** The first row that ends below `y`, by halving: rows stand one below the other. */
   const rowAt = (y: number): HTMLElement | null => {
@@ -133,12 +134,13 @@ export function MessageList({ info, history, pending, readSeq, version, jump }: 
       const { key, top, scrolled } = anchor.current;
       const row = at(key);
       // A scroll that nobody heard of yet is the person's: it stays.
-      if (row) it.scrollTop += fromTop(row) - (top - (it.scrollTop - scrolled));
+      if (row) it.scrollTop += fromTop(row) - (top - (scrolledTo - scrolled));
     }
     note();
     fetchNear();
     read();
-  }, [version, history]);
+    // After every drawing, whatever it was for: rows that came in between must not be taken for the person's scrolling.
+  });
 
   useEffect(() => {
     const it = box.current!;

@@ -45,13 +45,12 @@ it("sizes", async () => {
 
 /** Notes when there is something to type into, behind the frame that shows it. */
 const watchForField = (): void => {
-  const seen = new MutationObserver(() => {
-    const it = document.activeElement;
-    if (!it?.matches("input[name=handle], .composer textarea")) return;
-    seen.disconnect();
+  const onFocus = ({ target }: FocusEvent): void => {
+    if (!(target as Element).matches("input[name=handle], .composer textarea")) return;
+    document.removeEventListener("focusin", onFocus);
     requestAnimationFrame(() => setTimeout(() => Object.assign(window, { readyAt: performance.now() })));
-  });
-  seen.observe(document, { subtree: true, childList: true });
+  };
+  document.addEventListener("focusin", onFocus);
 };
 const timesOf = async (page: Page): Promise<{ paint: number; ready: number }> => {
   const ready = await until("ready to type", () => page.evaluate(() => (window as unknown as { readyAt?: number }).readyAt));
@@ -160,7 +159,7 @@ it("from send to display in the other window", async () => {
     },
     { count: SENDS, every: SEND_EVERY_MS },
   );
-  await until("all are shown", async () => (await placed(grace.page)).at(-1) === `number ${SENDS}`);
+  await until("all are shown", async () => (await placed(grace.page)).at(-1) === `number ${SENDS}`, 60_000);
   await field(grace.page).focus();
   const shown = await grace.page.evaluate(() => (window as unknown as { shown: Record<string, number> }).shown);
   const times = Object.entries(sent).map(([text, at]) => (shown[text] ?? NaN) - at);

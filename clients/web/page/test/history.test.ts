@@ -16,8 +16,8 @@ interface Trip {
   steps: number;
   /** Of the texts that were drawn, by their seq. */
   texts: [number, string][];
-  /** Rows that moved by themselves, in pixels. */
-  jumps: number[];
+  /** Rows that moved by themselves: how far, and where that was. */
+  jumps: string[];
   rowsMax: number;
   elementsMax: number;
   longTasksMs: number[];
@@ -31,7 +31,7 @@ function travel(page: Page, direction: "up" | "down", until: string): Promise<Tr
       const box = document.querySelector<HTMLElement>("[role=log]")!;
       const frame = (): Promise<number> => new Promise(requestAnimationFrame);
       const texts = new Map<number, string>();
-      const trip = { steps: 0, jumps: [] as number[], rowsMax: 0, elementsMax: 0, longTasksMs: [] as number[], framesMs: [] as number[] };
+      const trip = { steps: 0, jumps: [] as string[], rowsMax: 0, elementsMax: 0, longTasksMs: [] as number[], framesMs: [] as number[] };
       const tasks = new PerformanceObserver((list) => trip.longTasksMs.push(...list.getEntries().map((it) => it.duration)));
       tasks.observe({ type: "longtask" });
       const isOver = (): boolean => {
@@ -59,6 +59,7 @@ function travel(page: Page, direction: "up" | "down", until: string): Promise<Tr
         const top = box.getBoundingClientRect().top + 40;
         const inView = rows.find((row) => row.dataset["seq"] !== undefined && row.getBoundingClientRect().top > top);
         const place = inView?.getBoundingClientRect().top ?? 0;
+        const scrolled = box.scrollTop;
         for (let frames = 0; frames < 2; frames++) {
           const at = await frame();
           trip.framesMs.push(at - before);
@@ -67,7 +68,7 @@ function travel(page: Page, direction: "up" | "down", until: string): Promise<Tr
         const shift = inView?.isConnected ? Math.abs(inView.getBoundingClientRect().top - place) : inView ? Infinity : 0;
         // Who is a few pixels from the newest message sticks to it.
         const isStuck = step > 0 && shift <= 48 && box.scrollHeight - box.scrollTop - box.clientHeight < 2;
-        if (shift > 2 && !isStuck) trip.jumps.push(shift);
+        if (shift > 2 && !isStuck) trip.jumps.push(`${shift} px, row ${inView?.dataset["key"]}, step ${trip.steps}, scrolled ${scrolled}, then ${box.scrollTop} of ${box.scrollHeight}`);
       }
       tasks.disconnect();
       return { ...trip, texts: [...texts] };
@@ -183,6 +184,21 @@ describe("long conversations", () => {
     await until("all are counted", async () => (await badge(phone)) === "450 unread");
     await phone.open(/Ada/);
     await until("the line is there", async () => (await line(phone.page))?.next === "new 1");
+  });
+
+  it("who is at the newest stays there, however many come and however they are drawn", async () => {
+    const author = await stage.author("Ada");
+    const grace = await stage.person("Grace");
+    const channel = await author.direct(grace.handle);
+    await author.write(channel, ["hello"]);
+    await grace.open(/Ada/);
+    await until("it is there", async () => (await placed(grace.page)).length === 1);
+    for (let i = 0; i < 50; i++) await author.write(channel, [`new ${8 * i + 1}`, ...Array.from({ length: 7 }, (_, n) => `new ${8 * i + n + 2}\nand more`)]);
+    await until("the last is there", async () => (await placed(grace.page)).at(-1) === "new 400\nand more");
+    expect(await isAtEnd(grace.page)).toBe(true);
+    expect(await grace.page.locator(".jump").count()).toBe(0);
+    expect(await grace.page.locator(".row").count()).toBeLessThanOrEqual(ROWS_MAX);
+    await until("all of it is read", async () => (await badge(grace)) === "");
   });
 
   it("who looks at older messages keeps them before their eyes while many new ones come; own words lead to the end", async () => {
