@@ -350,6 +350,30 @@ fn connection_that_is_silent_after_a_change_of_network_is_given_up_soon() {
 }
 
 #[test]
+fn connection_on_which_nothing_answers_a_question_is_asked_and_given_up() {
+    let mut bench = Bench::online();
+    bench.frame(&page(false, Vec::new(), false));
+    let out = bench.frame(&ServerFrame::SyncNow);
+    assert!(frames(&out).contains("Sync"), "{}", frames(&out));
+    bench.now += 10_000;
+    let out = bench.give(Input::Tick);
+    assert!(frames(&out).contains("Ping"), "{}", frames(&out));
+    bench.now += 4_000;
+    let out = bench.give(Input::Tick);
+    assert!(
+        matches!(
+            out.link[..],
+            [LinkCommand::Close {
+                code: Code::IdleTimeout,
+                ..
+            }]
+        ),
+        "{:?}",
+        out.link
+    );
+}
+
+#[test]
 fn connection_that_answers_after_a_change_of_network_stays() {
     let mut bench = Bench::online();
     bench.give(Input::NetworkChanged);

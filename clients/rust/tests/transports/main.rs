@@ -148,16 +148,19 @@ async fn blocked_quic_gives_way_to_websocket_and_is_left_alone_until_the_network
     peer.welcome().await;
     online(&mut events).await;
     // That QUIC is blocked, and not only slow, shows beside the connection.
-    loop {
-        drop(peer);
-        is_silent(&hole);
-        peer = node.websocket().await;
-        peer.welcome().await;
-        online(&mut events).await;
-        if is_silent(&hole) {
-            break;
+    let left_alone = async {
+        loop {
+            drop(peer);
+            is_silent(&hole);
+            peer = node.websocket().await;
+            peer.welcome().await;
+            online(&mut events).await;
+            if is_silent(&hole) {
+                return peer;
+            }
         }
-    }
+    };
+    let peer = soon(left_alone).await;
     client.close().await;
     drop((client, peer));
     // Attempts that were given up say so once more.
