@@ -122,7 +122,8 @@ impl Attempts {
     }
 
     async fn websocket(&self, endpoint: &Url) -> Result<Link, DialError> {
-        let socket = websocket::dial(endpoint, &self.tls).await?;
+        // The library's future is large, and is one of several that wait here.
+        let socket = Box::pin(websocket::dial(endpoint, &self.tls)).await?;
         Ok(Link::WebSocket(Box::new(socket)))
     }
 
