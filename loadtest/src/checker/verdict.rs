@@ -4,8 +4,10 @@ use std::fmt;
 
 use super::Violation;
 
-/// Violations kept in full; the rest is only counted, so that a broken run does not fill the memory.
+/// Violations kept in full, all together and of one kind; the rest is only counted, so that a broken run does not fill the
+/// memory, and one kind does not hide another.
 const KEPT_MAX: usize = 64;
+const KEPT_OF_A_KIND: usize = 16;
 
 /// Violations in the order in which they were noticed.
 #[derive(Debug, Default)]
@@ -17,7 +19,9 @@ pub(super) struct Found {
 impl Found {
     pub(super) fn add(&mut self, violation: Violation) {
         self.total += 1;
-        if self.kept.len() < KEPT_MAX {
+        let kind = std::mem::discriminant(&violation);
+        let alike = |kept: &&Violation| std::mem::discriminant(*kept) == kind;
+        if self.kept.len() < KEPT_MAX && self.kept.iter().filter(alike).count() < KEPT_OF_A_KIND {
             self.kept.push(violation);
         }
     }
