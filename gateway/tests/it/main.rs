@@ -14,6 +14,7 @@ mod quic;
 mod quic_attacks;
 mod quic_bad_input;
 mod quic_client;
+mod quic_liar;
 mod quic_moves;
 mod tls;
 mod world;
