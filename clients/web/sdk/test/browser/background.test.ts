@@ -1,6 +1,9 @@
 /**
  * A tab in the background of a real Chromium, whose page timers ring once a minute, keeps its connection to a node that gives
  * up after seconds of silence (P-053).
+ *
+ * Chromium spares timers that were set while a message was handled, as a heartbeat's are; engines that are not tested here spare
+ * none. So besides what the browser does, the page's own `setTimeout` is made to ring no sooner than after a minute.
  */
 
 import { createServer, type Server } from "node:http";
@@ -13,8 +16,8 @@ import { SimServer } from "../sim-server.js";
 import { Chromium } from "./chromium.js";
 
 /** Scaled down from 25 s and 45 s: a minute without a timer is far beyond both. */
-const [HEARTBEAT_MS, SILENCE_MAX_MS] = [2_000, 5_000];
-/** A page timer that was due every half second came this late: the browser has slowed it down. */
+const [HEARTBEAT_MS, SILENCE_MAX_MS] = [3_000, 12_000];
+/** A page timer that was due every half second came this late: the browser has slowed it down to one a minute. */
 const SLOWED_MS = 20_000;
 
 let http: Server;
@@ -88,16 +91,19 @@ it("keeps the connection while the page's own timers are slowed down to one a mi
     const session = conch.Session.withTokens("${url}", { userId: "10", deviceId: "5" }, async () => "t");
     window.client = await conch.Client.open(session);
     window.latest = 0;
+    const real = window.setTimeout;
     let last = performance.now();
     const ring = () => {
       window.latest = Math.max(window.latest, performance.now() - last);
       last = performance.now();
-      setTimeout(ring, 500);
+      real(ring, 500);
     };
     ring();
+    window.slow = () => (window.setTimeout = (work, ms, ...rest) => real(work, Math.max(ms, 60_000), ...rest));
   })()`);
   await until("it is online", async () => (await tab("client.connection.is")) === "online", 20_000);
   await browser.tab("about:blank");
+  await tab("void slow()");
   await until("it is in the background", async () => (await tab("document.visibilityState")) === "hidden", 20_000);
   await until("its timers are slowed down", async () => Number(await tab("window.latest")) > SLOWED_MS, 180_000);
   expect({ connections, idleEnds, state: await tab("client.connection.is") }).toEqual({ connections: 1, idleEnds: 0, state: "online" });
