@@ -273,11 +273,14 @@ describe("storage", () => {
     // As where the quota is used up: nothing more can be written, what is there can be read.
     await ada.page.evaluate(() => {
       const { put } = IDBObjectStore.prototype;
+      const full = { refusals: 0, freeSomeSpace: () => (IDBObjectStore.prototype.put = put) };
       IDBObjectStore.prototype.put = () => {
+        full.refusals += 1;
         throw new DOMException("full", "QuotaExceededError");
       };
-      Object.assign(window, { freeSomeSpace: () => (IDBObjectStore.prototype.put = put) });
+      Object.assign(window, { full });
     });
+    const refusals = (): Promise<number> => ada.page.evaluate(() => (window as unknown as { full: { refusals: number } }).full.refusals);
     const long = "a thought of some length ".repeat(2_000).trim();
     await ada.say(long);
     await ada.page.getByText("it is back in the field").waitFor();
@@ -286,9 +289,11 @@ describe("storage", () => {
     expect(await bubbles(ada.page)).toEqual(["hello"]);
     expect(await placed(grace.page)).toEqual(["hello"]);
     await grace.say("are you there?");
+    const before = await refusals();
     await ada.page.getByRole("button", { name: "Try again" }).click();
+    await until("it was tried again, in vain", async () => (await refusals()) > before);
     expect(await placed(ada.page)).toEqual(["hello"]);
-    await ada.page.evaluate(() => (window as unknown as { freeSomeSpace(): void }).freeSomeSpace());
+    await ada.page.evaluate(() => (window as unknown as { full: { freeSomeSpace(): void } }).full.freeSomeSpace());
     await ada.page.getByRole("button", { name: "Try again" }).click();
     await until("what was missed is there", async () => (await placed(ada.page)).includes("are you there?"));
     expect(await field(ada.page).inputValue()).toBe(long);
