@@ -76,6 +76,8 @@ impl Attempts {
         };
         match race(quic, self.websocket(&endpoint), HEAD_START).await? {
             Winner::Quic(quic) => {
+                // An earlier attempt that is still late has nothing to say against this.
+                self.late().abort_all();
                 self.memory.works(&endpoint).await;
                 Ok(Link::Quic(quic))
             }
