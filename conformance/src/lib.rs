@@ -14,7 +14,7 @@
 //! |---|---|
 //! | `script.rs` | the format of a case |
 //! | `world.rs` | what the server's store holds: channels, logs, marks, keys (pure) |
-//! | `session.rs`, `server.rs` | what the server answers, by itself or as the script says |
+//! | `session/`, `server.rs` | what the server answers, by itself or as the script says |
 //! | `rules.rs` | what holds for every frame of a client, in every case (pure) |
 //! | `showing.rs` | what holds for everything that a client shows, in every case (pure) |
 //! | `transport/` | the seam below a session: WebSocket and QUIC |
