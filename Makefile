@@ -99,9 +99,10 @@ run: setup page ## Build, start a node with its data in ./data, and say how to j
 	@exec target/release/conch serve --dev --data $(DATA) --http $(HTTP)
 
 .PHONY: lint
-lint: setup ## Check formatting and lints
+lint: setup ## Check formatting, lints and the SDK's documentation
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked $(FAILPOINTS) -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc -p conch-client --no-deps --locked --quiet
 
 .PHONY: test
 test: setup-test lint build wasm ## All tests: lints, units, properties, end to end with real processes, a short kill proof

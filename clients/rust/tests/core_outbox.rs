@@ -216,10 +216,12 @@ impl Device {
 }
 
 fn messages(out: &Outputs) -> Vec<&Message> {
-    let message = |event| match event {
-        &Event::Message(ref message) => Some(message),
-        _ => None,
-    };
+    fn message(event: &Event) -> Option<&Message> {
+        match event {
+            Event::Message(message) => Some(message),
+            _ => None,
+        }
+    }
     out.events.iter().filter_map(message).collect()
 }
 
