@@ -33,6 +33,7 @@
 pub mod accounts;
 pub mod caller;
 pub mod channels;
+mod cors;
 pub mod devices;
 pub mod json;
 pub mod limiter;
@@ -128,7 +129,8 @@ pub fn routes(api: Arc<Api>) -> Routes {
         )
         .route("/node", get(node::facts))
         .route("/ws", get(upgrade::upgrade));
-    Routes::new()
+    let cors = cors::layer(&api.settings.http.allowed_origins);
+    let routes = Routes::new()
         .nest("/v1", v1)
         .route("/", get(node::landing))
         .route("/livez", get(node::livez))
@@ -139,7 +141,12 @@ pub fn routes(api: Arc<Api>) -> Routes {
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn(answer_in_time))
-        .with_state(api)
+        .with_state(api);
+    match cors {
+        // Outermost: refusals too must be readable for the page that asked.
+        Some(cors) => routes.layer(cors),
+        None => routes,
+    }
 }
 
 /// Around every request: the deadline, headers that belong to every answer, the metrics.

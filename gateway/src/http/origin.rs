@@ -1,4 +1,4 @@
-//! Which pages may open a WebSocket.
+//! Which pages may open a WebSocket; [`super::cors`] says the same of the HTTP API.
 //!
 //! Programs that are not browsers send no `Origin`. A browser's must be the node's own (scheme, host and port of the
 //! request) or stand in the configuration, exactly. There are no cookies on the socket, so this is a second wall.

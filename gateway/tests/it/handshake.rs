@@ -210,6 +210,69 @@ async fn a10_foreign_pages_may_not_connect() {
 }
 
 #[tokio::test]
+async fn a42_only_listed_origins_may_use_the_http_api_from_a_page() {
+    let listed = "https://chat.example";
+    let world = with(
+        |s| s.http.allowed_origins = vec![listed.to_owned()],
+        Clock::system(),
+    )
+    .await;
+    let http = reqwest::Client::new();
+    let at = |path: &str| format!("http://{}{path}", world.node.http);
+    let ask = async |origin: &str, method: reqwest::Method, path: &str| {
+        let request = http
+            .request(method, at(path))
+            .header("Origin", origin)
+            .header("Access-Control-Request-Method", "POST")
+            .header("Access-Control-Request-Headers", "authorization");
+        request.send().await.unwrap()
+    };
+    let preflight = ask(listed, reqwest::Method::OPTIONS, "/v1/sessions").await;
+    assert_eq!(preflight.status(), 200);
+    let headers = preflight.headers();
+    assert_eq!(headers["access-control-allow-origin"], listed);
+    let allowed = headers["access-control-allow-headers"].to_str().unwrap();
+    assert!(allowed.contains("authorization"), "{allowed}");
+    assert!(headers.get("access-control-allow-credentials").is_none());
+    // A refusal is as readable as an answer.
+    let refused = ask(listed, reqwest::Method::GET, "/v1/me").await;
+    assert_eq!(refused.status(), 401);
+    assert_eq!(refused.headers()["access-control-allow-origin"], listed);
+    for foreign in [
+        "https://evil.example",
+        "null",
+        "https://chat.example.evil.example",
+    ] {
+        for method in [reqwest::Method::OPTIONS, reqwest::Method::GET] {
+            let answer = ask(foreign, method, "/v1/node").await;
+            let allow = answer.headers().get("access-control-allow-origin");
+            assert!(allow.is_none(), "{foreign}: {allow:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_a_list_there_is_no_cors() {
+    let world = world().await;
+    let answer = reqwest::Client::new()
+        .request(
+            reqwest::Method::OPTIONS,
+            format!("http://{}/v1/node", world.node.http),
+        )
+        .header("Origin", "https://chat.example")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 405);
+    assert!(
+        answer
+            .headers()
+            .get("access-control-allow-origin")
+            .is_none()
+    );
+}
+
+#[tokio::test]
 async fn a11_a_token_in_the_url_is_not_accepted() {
     let world = world().await;
     let ann = world.sign_up("ann").await;
