@@ -24,7 +24,7 @@ use conch_wire::{ChannelId, Code, MessageKey, Seq};
 
 use super::Ms;
 use super::advice::Advice;
-use super::backoff::{Backoff, Jitter};
+use super::backoff::{ADVICE_MAX_MS, Backoff, Jitter};
 use super::event::{RefusalReason, SendState};
 
 /// Bytes that an item takes in a SEND_MANY besides its tail: its length and its header.
@@ -32,6 +32,11 @@ const ITEM_OVERHEAD_BYTES: usize = 4 + 24;
 /// First and longest wait of a refused frame, in milliseconds.
 const RETRY_BASE_MS: Ms = 100;
 const RETRY_CAP_MS: Ms = 10_000;
+/// After a refusal for rate nothing goes out for so long, in milliseconds. The server takes one such refusal a second as an
+/// accident and more of them as a flood, which ends the session; and who waits finds a bucket with more in it.
+const RATE_PAUSE_MS: Ms = 1_100;
+/// After that, so many acks in a row allow for one more frame in flight: each of several would be refused by itself.
+const ACKS_PER_FRAME_MORE: u32 = 32;
 /// How many more items a lane tries in one frame after an ack.
 const ITEMS_MORE: usize = 4;
 
@@ -159,9 +164,13 @@ pub(crate) struct Outbox {
     items: usize,
     in_flight: usize,
     /// Frames in flight, of all channels, and how many there may be: one after a refusal for rate, because the bucket is
-    /// this person's and not the channel's; one more with every ack.
+    /// this person's and not the channel's; slowly more again.
     frames_in_flight: usize,
     frames_max: usize,
+    /// Since the last refusal for rate.
+    acks_in_a_row: u32,
+    /// All lanes wait until then.
+    rate_not_before: Ms,
     asked: Vec<PendingSend>,
     /// Where the round over the lanes goes on, so that one busy channel does not starve the others.
     turn: ChannelId,
@@ -352,6 +361,10 @@ impl Outbox {
 
     /// Channels that have something to send now, in turn. Waits that are over are forgotten.
     pub(crate) fn ready(&mut self, now: Ms) -> Vec<ChannelId> {
+        if now < self.rate_not_before {
+            return Vec::new();
+        }
+        self.rate_not_before = 0;
         for lane in self.lanes.values_mut() {
             if lane.not_before <= now {
                 lane.not_before = 0;
@@ -405,7 +418,10 @@ impl Outbox {
         self.in_flight -= lane.in_flight;
         self.items -= lane.in_flight;
         self.frames_in_flight -= 1;
-        self.frames_max = (self.frames_max + 1).min(SENDS_IN_FLIGHT_MAX);
+        self.acks_in_a_row = self.acks_in_a_row.wrapping_add(1);
+        if self.acks_in_a_row.is_multiple_of(ACKS_PER_FRAME_MORE) {
+            self.frames_max = (self.frames_max + 1).min(SENDS_IN_FLIGHT_MAX);
+        }
         let acked = lane.waiting.drain(..std::mem::take(&mut lane.in_flight));
         let settled = acked
             .zip(acks)
@@ -461,10 +477,13 @@ impl Outbox {
             if code == Code::RateLimited {
                 lane.items_max = (count / 2).max(1);
                 self.frames_max = 1;
+                self.acks_in_a_row = 0;
+                self.rate_not_before =
+                    now + Ms::from(retry_after_ms).clamp(RATE_PAUSE_MS, ADVICE_MAX_MS);
             }
             lane.not_before = now + lane.backoff.failed(retry_after_ms.into(), jitter);
             return Some(Refusal::Waits {
-                until: lane.not_before,
+                until: lane.not_before.max(self.rate_not_before),
             });
         }
         let at = usize::from(item).min(count - 1);
@@ -525,6 +544,7 @@ impl Outbox {
     pub(crate) fn on_disconnected(&mut self) -> Vec<ChannelId> {
         self.in_flight = 0;
         self.frames_in_flight = 0;
+        self.rate_not_before = 0;
         self.asked.clear();
         let mut cut = Vec::new();
         for (channel, lane) in &mut self.lanes {
@@ -540,7 +560,8 @@ impl Outbox {
     pub(crate) fn next_at(&self) -> Option<Ms> {
         self.lanes
             .values()
-            .map(|lane| lane.not_before)
+            .filter(|lane| lane.not_before > 0 || lane.in_flight == 0)
+            .map(|lane| lane.not_before.max(self.rate_not_before))
             .filter(|at| (1..Ms::MAX).contains(at))
             .min()
     }

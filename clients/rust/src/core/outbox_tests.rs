@@ -275,3 +275,79 @@ fn only_what_never_left_can_be_taken_back() {
         "it may have left in an earlier life"
     );
 }
+
+/// The server's two buckets: messages of a person, and refusals for rate before it calls them a flood.
+struct Server {
+    at: Ms,
+    messages: f64,
+    refusals: f64,
+}
+
+impl Server {
+    const PER_S: f64 = 10.0;
+    const BURST: f64 = 30.0;
+
+    /// Takes `count` messages, or says how long to wait, in milliseconds.
+    fn send(&mut self, now: Ms, count: usize) -> Result<(), u32> {
+        let passed_s = (now - self.at) as f64 / 1_000.0;
+        self.at = now;
+        self.messages = (self.messages + passed_s * Self::PER_S).min(Self::BURST);
+        self.refusals = (self.refusals - passed_s).max(0.0);
+        if count as f64 <= self.messages {
+            self.messages -= count as f64;
+            return Ok(());
+        }
+        self.refusals += 1.0;
+        assert!(self.refusals <= 50.0, "the session is ended as a flood");
+        let lacking = (count as f64).min(Self::BURST) - self.messages;
+        Err((lacking / Self::PER_S * 1_000.0).ceil() as u32)
+    }
+}
+
+#[test]
+fn a_long_outbox_goes_out_at_the_servers_rate_and_is_never_a_flood() {
+    let mut outbox = Outbox::load(Vec::new(), 1);
+    for n in 0..3_000 {
+        let id = outbox.next_id();
+        let mut item = item(id, b"text");
+        item.channel = ChannelId(1 + n % 7);
+        outbox.push(item);
+    }
+    let mut server = Server {
+        at: 0,
+        messages: Server::BURST,
+        refusals: 0.0,
+    };
+    let (mut now, mut jitter) = (0, Jitter::new(1));
+    while outbox.len() > 0 {
+        assert!(now < 1_000_000, "{} are left", outbox.len());
+        let mut answers = Vec::new();
+        for channel in outbox.ready(now) {
+            if let Some(frame) = outbox.next_frame(channel) {
+                answers.push((channel, frame.len(), server.send(now, frame.len())));
+            }
+        }
+        // A round trip.
+        now += 5;
+        let is_idle = answers.is_empty();
+        for (channel, count, answer) in answers {
+            match answer {
+                Ok(()) => drop(outbox.on_ack(channel, &acks(count)).unwrap()),
+                Err(retry_after_ms) => {
+                    let code = Code::RateLimited;
+                    outbox
+                        .on_refused(channel, code, 0, retry_after_ms, now, &mut jitter)
+                        .unwrap();
+                }
+            }
+        }
+        if is_idle {
+            now = outbox
+                .next_at()
+                .expect("whoever waits knows until when")
+                .max(now);
+        }
+    }
+    // 3,000 at 10 a second, less the burst: not much longer than it has to be.
+    assert!(now < 450_000, "{now} ms");
+}
