@@ -1,6 +1,6 @@
 # Everything that is done with this repository, by name. `make` lists it. The recipes are thin: logic lives in the crates.
 #
-# Variables: DATA (data folder of `make run`), HTTP (its address), CHAOS_S, CHAOS_SEED and CHAOS_LOSS (`make chaos`), FUZZ_S
+# Variables: DATA (data folder of `make run`), HTTP (its address, for QUIC too), CHAOS_S, CHAOS_SEED and CHAOS_LOSS (`make chaos`), FUZZ_S
 # (`make fuzz`), MEASURE (which figure `make measure` takes).
 
 SHELL := /bin/bash
@@ -96,7 +96,7 @@ run: setup page ## Build, start a node with its data in ./data, and say how to j
 		'  To chat, open that address in two browser windows, one for each person; or two more terminals in this folder:' '' \
 		'    target/release/conch-chat --server http://$(HTTP) --data ada      then type  /signup ada' \
 		'    target/release/conch-chat --server http://$(HTTP) --data grace    then type  /signup grace  and  /dm ada' ''
-	@exec target/release/conch serve --dev --data $(DATA) --http $(HTTP)
+	@exec target/release/conch serve --dev --data $(DATA) --http $(HTTP) --quic $(HTTP)
 
 .PHONY: lint
 lint: setup ## Check formatting, lints and the SDK's documentation

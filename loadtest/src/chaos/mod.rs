@@ -104,13 +104,15 @@ pub async fn run(plan: &ChaosPlan) -> Result<ChaosReport> {
     let (doors, open_doors) = watch::channel(Some(network.lead_to(&node)?));
     let mut report = ChaosReport::new(plan);
     let devices = start_devices(plan, &people, &checker, &open_doors, &network).await?;
+    let (over, is_over) = watch::channel(false);
     let talkers: Vec<_> = devices
         .iter()
         .enumerate()
         .map(|(index, (device, _))| {
             let rooms = Arc::clone(&people[index / 2].rooms);
             let talker = Talker::new(rng.random(), index as u64, rooms, plan.pace);
-            tokio::spawn(talker.run(device.clone(), devices[index ^ 1].0.clone()))
+            let twin = devices[index ^ 1].0.clone();
+            tokio::spawn(talker.run(device.clone(), twin, is_over.clone()))
         })
         .collect();
     let steward = Steward::new(
@@ -120,7 +122,6 @@ pub async fn run(plan: &ChaosPlan) -> Result<ChaosReport> {
         people.iter().map(|it| it.logins[0].user).collect(),
         people.iter().map(|it| Arc::clone(&it.rooms)).collect(),
     );
-    let (steward_over, is_over) = watch::channel(false);
     let mut steward = tokio::spawn(steward.run(is_over));
 
     let (storms, storms_seen) = watch::channel(Storms::default());
@@ -140,10 +141,12 @@ pub async fn run(plan: &ChaosPlan) -> Result<ChaosReport> {
     };
     // Loss and delay go on.
     network.proxies().for_each(conch_impair::Proxy::heal);
-    for talker in &talkers {
-        talker.abort();
+    over.send_replace(true);
+    for talker in talkers {
+        tokio::time::timeout(SETTLE, talker)
+            .await
+            .context("somebody never ended a sentence")??;
     }
-    steward_over.send_replace(true);
     let groups = tokio::time::timeout(SETTLE, steward)
         .await
         .context("a change of membership found no end")???;

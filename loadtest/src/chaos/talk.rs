@@ -7,6 +7,7 @@ use bytes::Bytes;
 use conch_wire::{ChannelId, DeviceId, MessageKey};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tokio::sync::watch;
 
 use super::steward::Rooms;
 use crate::app::App;
@@ -98,9 +99,15 @@ impl Talker {
         }
     }
 
-    /// Talks until it is aborted. `twin`: the person's other device.
-    pub(super) async fn run(mut self, device: Participant, twin: Participant) {
-        loop {
+    /// Talks until the day is over, and ends what it has begun: a message that was handed to a device half would be one
+    /// whose outcome nobody hears. `twin`: the person's other device.
+    pub(super) async fn run(
+        mut self,
+        device: Participant,
+        twin: Participant,
+        is_over: watch::Receiver<bool>,
+    ) {
+        while !*is_over.borrow() {
             let pause = self.pace.mul_f64(self.rng.random_range(0.1..1.9));
             tokio::time::sleep(pause).await;
             if device.unsettled() > UNSETTLED_MAX {
