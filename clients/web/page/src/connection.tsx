@@ -5,7 +5,7 @@ import { useEffect, useState } from "preact/hooks";
 import { useNewerPage } from "./release.js";
 import { useChat, useEvents } from "./state.js";
 
-const concerns = (event: ClientEvent): boolean => ["connection", "changed", "pending", "storage"].includes(event.is);
+const concerns = (event: ClientEvent): boolean => ["connection", "changed", "outbox", "storage"].includes(event.is);
 /** A connection that comes at once is not worth a word. */
 const QUIET_MS = 1_200;
 
@@ -55,7 +55,7 @@ export function ConnectionBar() {
     if (isPersistent) return;
     // Nothing here outlives the tab: who would lose something by closing it is asked.
     const ask = (event: BeforeUnloadEvent): void => {
-      if (client.channels().some(({ channel }) => client.pending(channel).length > 0)) event.preventDefault();
+      if (client.channels().some(({ channel }) => client.outbox(channel).length > 0)) event.preventDefault();
     };
     addEventListener("beforeunload", ask);
     return () => removeEventListener("beforeunload", ask);
@@ -64,7 +64,7 @@ export function ConnectionBar() {
   const isShown = !isOnline && (isLong || state.is === "stopped");
   const reload = <button type="button" class="link" onClick={() => location.reload()}>Reload</button>;
   const tryNow = (
-    <button type="button" class="link" onClick={() => void client.retryNow().catch(() => {})}>{state.is === "stopped" ? "Try again" : "Try now"}</button>
+    <button type="button" class="link" onClick={() => void client.hurry().catch(() => {})}>{state.is === "stopped" ? "Try again" : "Try now"}</button>
   );
   const storageWords = wordsForStorage(client);
   return (

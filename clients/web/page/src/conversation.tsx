@@ -112,7 +112,7 @@ export function Conversation({ channel }: { channel: Id }) {
         </div>
         {info.kind === "group" && !info.left && <IconButton icon="people" label="Members" onClick={() => setDialog(true)} />}
       </header>
-      <MessageList info={info} history={history} pending={client.pending(channel)} readSeq={readSeq.current ?? null} jump={jump} />
+      <MessageList info={info} history={history} pending={client.outbox(channel)} readSeq={readSeq.current ?? null} jump={jump} />
       <p class="visually-hidden" aria-live="polite" data-spoken>{clean(spoken, "", SPOKEN_CHARS)}</p>
       <Composer key={channel} info={info} title={title} onSend={onSend} />
       {dialog && <GroupDialog info={info} title={title} onClose={() => setDialog(false)} />}

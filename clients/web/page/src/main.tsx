@@ -85,8 +85,8 @@ function keepUnsent(client: Client): boolean {
   const drafts = new Drafts(client.user);
   let isAny = false;
   for (const { channel } of client.channels()) {
-    for (const { text, state } of client.pending(channel)) {
-      if (state === "stored") continue;
+    for (const { text, state } of client.outbox(channel)) {
+      if (state === "sent") continue;
       drafts.add(channel, text);
       isAny = true;
     }

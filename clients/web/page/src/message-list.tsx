@@ -5,7 +5,7 @@
  * where it is on the screen, whatever is added or cut above and below it. What was on the screen counts as read.
  */
 
-import type { ChannelInfo, Message, Pending } from "@conch/sdk";
+import type { ChannelInfo, Message, OutboxMessage } from "@conch/sdk";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { History } from "./history.js";
 import { cut } from "./names.js";
@@ -34,7 +34,7 @@ const FOLD_CHARS = 2_500;
 interface Props {
   info: ChannelInfo;
   history: History;
-  pending: Pending[];
+  pending: OutboxMessage[];
   /** Where the line above new messages goes; null: none. */
   readSeq: number | null;
   /** Goes to the newest message. */
@@ -266,7 +266,7 @@ function Text({ text }: { text: string }) {
   );
 }
 
-function PendingBubble({ pending, last }: { pending: Pending; last: boolean }) {
+function PendingBubble({ pending, last }: { pending: OutboxMessage; last: boolean }) {
   const { client } = useChat();
   const isRefused = pending.state === "refused";
   return (
@@ -278,13 +278,13 @@ function PendingBubble({ pending, last }: { pending: Pending; last: boolean }) {
             <Icon name="alert" />
             {wordsForRefusal(pending.code)}
             <button type="button" class="link" onClick={() => void client.retry(pending.key).catch(() => {})}>Send again</button>
-            <button type="button" class="link" onClick={() => void client.dismiss(pending.key).catch(() => {})}>Discard</button>
+            <button type="button" class="link" onClick={() => void client.cancel(pending.key).catch(() => {})}>Discard</button>
           </p>
         ) : (
           <p class="meta">
             <time>{timeOfDay(pending.createdMs)}</time>
-            <Icon name={pending.state === "stored" ? "check" : "clock"} />
-            <span class="visually-hidden">{pending.state === "stored" ? "Sent" : "Waiting to be sent"}</span>
+            <Icon name={pending.state === "sent" ? "check" : "clock"} />
+            <span class="visually-hidden">{pending.state === "sent" ? "Sent" : "Waiting to be sent"}</span>
           </p>
         )}
       </div>

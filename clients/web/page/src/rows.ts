@@ -4,7 +4,7 @@
  * Every row has a key that stays with its message, so that drawing again moves nothing.
  */
 
-import type { Id, Message, Pending } from "@conch/sdk";
+import type { Id, Message, OutboxMessage } from "@conch/sdk";
 import { dayOf } from "./time.js";
 
 /** Bubbles of one author within this time are one group. */
@@ -15,7 +15,7 @@ export type Row =
   | { is: "unread"; key: string }
   | { is: "note"; key: string; message: Message }
   | { is: "bubble"; key: string; message: Message; mine: boolean; first: boolean; last: boolean }
-  | { is: "pending"; key: string; pending: Pending; first: boolean; last: boolean };
+  | { is: "pending"; key: string; pending: OutboxMessage; first: boolean; last: boolean };
 
 const isBubble = (message: Message): boolean =>
   message.content.is === "text" || message.content.is === "payload" || (message.content.is === "unknown" && message.content.kind < 16);
@@ -26,7 +26,7 @@ const joins = (a: Message, b: Message): boolean =>
 /**
  * Rows of `messages` (ascending), then of what is on its way. `readSeq` is where the line above new messages goes; null: none.
  */
-export function rowsOf(messages: Message[], pending: Pending[], me: Id, readSeq: number | null): Row[] {
+export function rowsOf(messages: Message[], pending: OutboxMessage[], me: Id, readSeq: number | null): Row[] {
   const rows: Row[] = [];
   let marked = readSeq === null;
   messages.forEach((message, i) => {

@@ -25,7 +25,7 @@ export function Sidebar({ selected, onLogOut }: { selected: Id | null; onLogOut:
     if (what) setDialog(what);
     else onLogOut();
   };
-  const waiting = channels.reduce((sum, it) => sum + client.pending(it.channel).filter((one) => one.state !== "stored").length, 0);
+  const waiting = channels.reduce((sum, it) => sum + client.outbox(it.channel).filter((one) => one.state !== "sent").length, 0);
   const isFresh = channels.length === 0;
   const isLoading = isFresh && client.connection.is !== "online";
 
@@ -97,7 +97,7 @@ interface EntryProps {
 function Entry({ info, preview, isSelected, draft }: EntryProps) {
   const { client, people } = useChat();
   const title = titleOf(info, people);
-  const waiting = client.pending(info.channel).at(-1);
+  const waiting = client.outbox(info.channel).at(-1);
   const isRefused = waiting?.state === "refused";
   const hasDraft = draft.trim() !== "";
   const line = hasDraft ? short(draft) : waiting ? short(waiting.text) : preview ? lineOf(preview) : "";

@@ -76,7 +76,7 @@ export class Author {
         const { client } = globalThis as unknown as Tab;
         for (let at = 0; at < texts.length; at += 500) {
           await Promise.all(texts.slice(at, at + 500).map((text) => client.send(channel, text)));
-          while (client.pending(channel).some((it) => it.state !== "refused")) await new Promise((resolve) => setTimeout(resolve, 5));
+          while (client.outbox(channel).some((it) => it.state !== "refused")) await new Promise((resolve) => setTimeout(resolve, 5));
         }
       },
       { channel, texts },

@@ -1,6 +1,6 @@
 /** Rows and names: pure halves of the page. */
 
-import type { Content, Message, Pending } from "@conch/sdk";
+import type { Content, Message, OutboxMessage } from "@conch/sdk";
 import { describe, expect, it } from "vitest";
 import { clean, cut, initials } from "../src/names.js";
 import { rowsOf } from "../src/rows.js";
@@ -10,7 +10,7 @@ const NOON = new Date(2026, 10, 21, 12, 0).getTime();
 const say = (seq: number, author: string, timeMs: number, content: Content = { is: "text", text: `${seq}`, mentions: [] }): Message => ({
   channel: "1", seq, author, timeMs, key: null, content,
 });
-const shape = (messages: Message[], pending: Pending[] = [], readSeq: number | null = null): string =>
+const shape = (messages: Message[], pending: OutboxMessage[] = [], readSeq: number | null = null): string =>
   rowsOf(messages, pending, "me", readSeq)
     .map((row) => (row.is === "bubble" ? `${row.first ? "(" : ""}${row.message.seq}${row.last ? ")" : ""}` : row.is))
     .join(" ");
@@ -37,7 +37,7 @@ describe("rows", () => {
   });
 
   it("an own message keeps its key when it gets its place", () => {
-    const pending: Pending = { channel: "1", key: "k", text: "x", createdMs: NOON, state: "waiting", code: null };
+    const pending: OutboxMessage = { channel: "1", key: "k", text: "x", createdMs: NOON, state: "waiting", code: null };
     const before = rowsOf([], [pending], "me", null).at(-1)!;
     const after = rowsOf([{ ...say(1, "me", NOON), key: "k" }], [], "me", null).at(-1)!;
     expect(after.key).toBe(before.key);

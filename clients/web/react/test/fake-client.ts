@@ -1,6 +1,6 @@
 /** A client with a log of the test's own: what a device holds, what the node has besides, and what it is asked. */
 
-import type { ChannelInfo, Client, ClientEvent, ConnectionState, Id, Message, Pending, StorageState } from "@conch/sdk";
+import type { ChannelInfo, Client, ClientEvent, ConnectionState, Id, Message, OutboxMessage, StorageState } from "@conch/sdk";
 
 export const textOf = ({ content }: Message): string => (content.is === "text" ? content.text : "");
 
@@ -19,7 +19,7 @@ export class FakeClient {
   list: ChannelInfo[] = [];
   /** Channel 1. */
   one: ChannelInfo | undefined;
-  private sending: Pending[] = [];
+  private sending: OutboxMessage[] = [];
 
   constructor(held: [from: number, to: number] = [1, 0], public text: (seq: number) => string = (seq) => `m${seq}`) {
     [this.heldFrom, this.heldTo] = held;
@@ -89,15 +89,15 @@ export class FakeClient {
     this.shown.splice(this.shown.indexOf(channel), 1);
   }
 
-  pending(): Pending[] {
+  outbox(): OutboxMessage[] {
     return [...this.sending];
   }
 
-  put(key: string, text: string, state: Pending["state"] | null): void {
-    const pending: Pending = { channel: "1", key, text, createdMs: 0, state: state ?? "waiting", code: state === "refused" ? 4403 : null };
+  put(key: string, text: string, state: OutboxMessage["state"] | null): void {
+    const pending: OutboxMessage = { channel: "1", key, text, createdMs: 0, state: state ?? "waiting", code: state === "refused" ? 4403 : null };
     const at = this.sending.findIndex((it) => it.key === key);
     this.sending.splice(at < 0 ? this.sending.length : at, at < 0 ? 0 : 1, ...(state === null ? [] : [pending]));
-    this.say({ is: "pending", channel: "1" });
+    this.say({ is: "outbox", channel: "1" });
   }
 
   async send(_: Id, text: string) {
@@ -112,7 +112,7 @@ export class FakeClient {
     return this.send("1", text);
   }
 
-  async dismiss(key: string): Promise<void> {
+  async cancel(key: string): Promise<void> {
     this.put(key, "", null);
   }
 

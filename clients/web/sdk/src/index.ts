@@ -5,7 +5,7 @@
  */
 
 export { Api, ApiError, type Channel, type ChannelMember, type Device, type Person, type Tokens, type TokenSource } from "./browser/api.js";
-export { Client, type ClientEvent, type ClientOptions, type Pending, type SendHandle, type SendOptions, type SendOutcome, type StorageState } from "./browser/client.js";
+export { Client, type ClientEvent, type ClientOptions, type OutboxMessage, type SendHandle, type SendOptions, type SendOutcome, type StorageState } from "./browser/client.js";
 export { Session, type SessionOwner, type TokenStore, localTokenStore } from "./browser/session.js";
 export { type Store, openStore } from "./browser/store.js";
 export { type Timer, defaultTimer, plainTimer, workerTimer } from "./browser/timer.js";

@@ -101,16 +101,16 @@ describe("outbox", () => {
     expect(box.holds("9", 2)).toBe(true);
   });
 
-  it("what is refused stays until it is dismissed, takes room, and never goes out", () => {
+  it("what is refused stays until it is cancelled, takes room, and never goes out", () => {
     const box = new Outbox([{ ...item(5), refused: Code.invalid }, item(6)]);
     expect([box.size, box.nextId(), box.has(item(5).key)]).toEqual([2, 7, true]);
     expect(box.nextFrame("9")!.map((it) => it.item.id)).toEqual([6]);
     expect(box.keepRefused(item(7), Code.forbidden)).toMatchObject({ id: 7, refused: Code.forbidden });
     expect([...box.items()].map((it) => it.id)).toEqual([5, 7, 6]);
-    expect(box.dismiss(item(6).key)).toBe(null);
+    expect(box.cancel(item(6).key)).toBe(null);
     box.push(item(8));
-    expect([box.dismiss(item(8).key)?.id, box.size]).toEqual([8, 3]);
-    expect([box.dismiss(item(5).key)?.id, box.dismiss(item(5).key), box.size]).toEqual([5, null, 2]);
+    expect([box.cancel(item(8).key)?.id, box.size]).toEqual([8, 3]);
+    expect([box.cancel(item(5).key)?.id, box.cancel(item(5).key), box.size]).toEqual([5, null, 2]);
   });
 
   it("a long outbox in many channels goes out at the rate of the node's bucket, and is never taken for a flood", () => {

@@ -101,7 +101,7 @@ describe("driver", () => {
     client.on((event) => event.is === "message" && heard.push(event.message.seq));
     await until(() => client.connection.is === "online" && client.channel("1") !== undefined);
     for (let i = 0; i < 20; i++) void client.send("1", `m${i}`);
-    await until(() => server.channels.get("1")!.log.length === 21 && client.pending("1").length === 0);
+    await until(() => server.channels.get("1")!.log.length === 21 && client.outbox("1").length === 0);
     server.say("1", "20", "hello");
     sockets.at(-1)!.flush();
     await until(async () => (await texts(client)).length === 21);
@@ -118,13 +118,13 @@ describe("driver", () => {
     reachable = false;
     sockets.at(-1)!.lost(1006);
     for (let i = 0; i < 10; i++) await client.send("1", `m${i}`);
-    expect(client.pending("1").map((it) => it.state)).toEqual(Array(10).fill("waiting"));
+    expect(client.outbox("1").map((it) => it.state)).toEqual(Array(10).fill("waiting"));
     await client.close();
     reachable = true;
     client = await open();
     await until(() => client.channel("1")?.heldTo === 11);
     expect(await texts(client)).toEqual(Array.from({ length: 10 }, (_, i) => `m${i}`));
-    expect(client.pending("1")).toEqual([]);
+    expect(client.outbox("1")).toEqual([]);
     await client.close();
   });
 
@@ -136,7 +136,7 @@ describe("driver", () => {
       sockets.at(-1)!.lost(1006);
       await until(() => client.connection.is === "online");
     }
-    await until(() => client.pending("1").length === 0 && client.channel("1")!.heldTo === 11);
+    await until(() => client.outbox("1").length === 0 && client.channel("1")!.heldTo === 11);
     expect(await texts(client)).toEqual(Array.from({ length: 10 }, (_, i) => `m${i}`));
     await client.close();
   });
@@ -162,21 +162,21 @@ describe("driver", () => {
     await client.close();
   });
 
-  it("a refused text is kept over the tab until it is dismissed", async () => {
+  it("a refused text is kept over the tab until it is cancelled", async () => {
     let client = await open();
     await until(() => client.channel("1")?.heldTo === 1);
     await client.send("404", "to nobody");
-    await until(() => client.pending("404")[0]?.state === "refused");
+    await until(() => client.outbox("404")[0]?.state === "refused");
     await client.close();
     client = await open();
-    await until(() => client.pending("404").length === 1);
-    expect(client.pending("404")[0]).toMatchObject({ text: "to nobody", state: "refused", code: 4402 });
-    await client.dismiss(client.pending("404")[0]!.key);
-    expect(client.pending("404")).toEqual([]);
+    await until(() => client.outbox("404").length === 1);
+    expect(client.outbox("404")[0]).toMatchObject({ text: "to nobody", state: "refused", code: 4402 });
+    await client.cancel(client.outbox("404")[0]!.key);
+    expect(client.outbox("404")).toEqual([]);
     await client.close();
     client = await open();
     await until(() => client.connection.is === "online");
-    expect(client.pending("404")).toEqual([]);
+    expect(client.outbox("404")).toEqual([]);
     await client.close();
   });
 
@@ -189,7 +189,7 @@ describe("driver", () => {
     expect(client.connection).toMatchObject({ reason: "storage" });
     await expect(client.send("1", "lost")).rejects.toMatchObject({ code: "storage" });
     vi.restoreAllMocks();
-    await client.retryNow();
+    await client.hurry();
     await until(() => client.connection.is === "online");
     expect(client.storage).toEqual({ is: "kept" });
     await client.close();
@@ -205,7 +205,7 @@ describe("driver", () => {
     expect(message).toMatchObject({ key: handle.key, content: { is: "text", text: "hello", mentions: ["20", "9007199254740993"] } });
     const refused = await client.send("99", "to nobody");
     expect(await refused.outcome).toMatchObject({ is: "refused", code: 4402 });
-    expect(client.pending("99")).toMatchObject([{ state: "refused", code: 4402, text: "to nobody" }]);
+    expect(client.outbox("99")).toMatchObject([{ state: "refused", code: 4402, text: "to nobody" }]);
     reachable = false;
     sockets.at(-1)!.lost(1006);
     const open_ = await client.send("1", "waits");
@@ -227,7 +227,7 @@ describe("what was refused, or has not left", () => {
     server.createChannel("404", [ME, "20"]);
     const second = await client.retry(first.key);
     expect(second.key).toBe(first.key);
-    expect(client.pending("404")).toMatchObject([{ state: "waiting", code: null }]);
+    expect(client.outbox("404")).toMatchObject([{ state: "waiting", code: null }]);
     expect(await second.outcome).toMatchObject({ is: "stored", seq: 2 });
     await expect(client.retry(first.key)).rejects.toMatchObject({ code: "not_found" });
     await client.close();
@@ -239,12 +239,12 @@ describe("what was refused, or has not left", () => {
     reachable = false;
     sockets.at(-1)!.lost(1006);
     const [one, two] = [await client.send("1", "one"), await client.send("1", "two")];
-    await client.dismiss(one.key);
-    expect(await one.outcome).toEqual({ is: "dismissed" });
+    await client.cancel(one.key);
+    expect(await one.outcome).toEqual({ is: "cancelled" });
     reachable = true;
-    await client.retryNow();
+    await client.hurry();
     expect(await two.outcome).toMatchObject({ is: "stored", seq: 2 });
-    await client.dismiss(two.key);
+    await client.cancel(two.key);
     await until(async () => (await texts(client)).join() === "two");
     await client.close();
   });
@@ -264,13 +264,13 @@ describe("when the device does not do what it should", () => {
     expect(client.connection).toMatchObject({ is: "stopped", reason: "storage" });
     expect([client.storage, said]).toEqual([{ is: "full" }, ["full"]]);
     await expect(client.send("1", "not taken either")).rejects.toMatchObject({ code: "storage" });
-    expect(client.pending("1").map((it) => [it.text, it.state])).toEqual([["kept before", "waiting"]]);
+    expect(client.outbox("1").map((it) => [it.text, it.state])).toEqual([["kept before", "waiting"]]);
 
     reachable = true;
     vi.restoreAllMocks();
-    await client.retryNow();
+    await client.hurry();
     await client.send("1", "and after");
-    await until(() => client.channel("1")?.heldTo === 3 && client.pending("1").length === 0);
+    await until(() => client.channel("1")?.heldTo === 3 && client.outbox("1").length === 0);
     expect(await texts(client)).toEqual(["kept before", "and after"]);
     expect(client.storage).toEqual({ is: "kept" });
     await client.close();
@@ -290,8 +290,8 @@ describe("when the device does not do what it should", () => {
     expect(server.channels.get("1")!.log).toHaveLength(2);
     server.receive = receive;
     vi.restoreAllMocks();
-    expect(client.pending("1")).toMatchObject([{ text: "one", state: "waiting" }]);
-    await client.retryNow();
+    expect(client.outbox("1")).toMatchObject([{ text: "one", state: "waiting" }]);
+    await client.hurry();
     expect(await handle.outcome).toMatchObject({ is: "stored", seq: 2 });
     await until(async () => (await texts(client)).join() === "one");
     expect(server.channels.get("1")!.log).toHaveLength(2);
@@ -330,7 +330,7 @@ describe("when the device does not do what it should", () => {
     database.close();
     reachable = true;
     client = await open();
-    await until(() => client.channel("1")?.heldTo === 2 && client.pending("1").length === 0);
+    await until(() => client.channel("1")?.heldTo === 2 && client.outbox("1").length === 0);
     expect(client.storage).toEqual({ is: "rebuilt", unsentKept: 1, unsentLost: 1 });
     expect(await texts(client)).toEqual(["unsent"]);
     await client.close();
@@ -353,15 +353,15 @@ describe("when the device does not do what it should", () => {
     const said: unknown[] = [];
     client.on((event) => event.is === "send-refused" && said.push(event.code));
     await until(() => client.connection.is === "online");
-    await until(() => client.pending("1")[0]?.state === "refused");
-    expect(client.pending("1")).toMatchObject([{ text: "old", state: "refused", code: 4103 }]);
+    await until(() => client.outbox("1")[0]?.state === "refused");
+    expect(client.outbox("1")).toMatchObject([{ text: "old", state: "refused", code: 4103 }]);
     expect(said).toEqual([4103]);
     expect(server.channels.get("1")!.log).toHaveLength(1);
-    const old = client.pending("1")[0]!.key;
+    const old = client.outbox("1")[0]!.key;
     const again = await client.retry(old);
     expect(again.key).not.toBe(old);
     expect(await again.outcome).toMatchObject({ is: "stored", seq: 2 });
-    await until(() => client.pending("1").length === 0);
+    await until(() => client.outbox("1").length === 0);
     await client.close();
   });
 });
@@ -418,14 +418,14 @@ describe("three tabs of one account", () => {
     sockets[0]!.lost(1006);
     const handles = [];
     for (const [i, tab] of tabs.entries()) handles.push(await tab.send("1", `from tab ${i}`));
-    await all((tab) => tab.pending("1").map((it) => it.text).join() === "from tab 0,from tab 1,from tab 2");
-    await tabs[0]!.dismiss(handles[0]!.key);
-    await all((tab) => tab.pending("1").length === 2);
-    expect(await handles[0]!.outcome).toEqual({ is: "dismissed" });
+    await all((tab) => tab.outbox("1").map((it) => it.text).join() === "from tab 0,from tab 1,from tab 2");
+    await tabs[0]!.cancel(handles[0]!.key);
+    await all((tab) => tab.outbox("1").length === 2);
+    expect(await handles[0]!.outcome).toEqual({ is: "cancelled" });
     reachable = true;
-    await tabs[1]!.retryNow();
+    await tabs[1]!.hurry();
     expect(await Promise.all(handles.slice(1).map((it) => it.outcome))).toMatchObject([{ is: "stored", seq: 3 }, { is: "stored", seq: 4 }]);
-    await all((tab) => tab.pending("1").length === 0 && tab.channel("1")!.heldTo === 4);
+    await all((tab) => tab.outbox("1").length === 0 && tab.channel("1")!.heldTo === 4);
     for (const tab of tabs) expect(await texts(tab)).toEqual(["hello", "from tab 1", "from tab 2"]);
   });
 
@@ -440,7 +440,7 @@ describe("three tabs of one account", () => {
     reachable = true;
     await until(() => tabs.some((tab) => tab.isLeader));
     expect(await waiting.outcome).toMatchObject({ is: "stored", seq: 2 });
-    await all((tab) => tab.pending("1").length === 0 && tab.connection.is === "online");
+    await all((tab) => tab.outbox("1").length === 0 && tab.connection.is === "online");
     expect(server.channels.get("1")!.log).toHaveLength(2);
     // The new leader knows what the tabs show; a tab that shows it no longer does not close it for the other.
     const core = (): { shown: Set<string> } => (engines.at(-1) as unknown as { core: { shown: Set<string> } }).core;
@@ -459,7 +459,7 @@ describe("three tabs of one account", () => {
     await expect(tabs[1]!.send("1", "not taken")).rejects.toMatchObject({ code: "storage" });
     await all((tab) => tab.storage.is === "full" && tab.connection.is === "stopped");
     vi.restoreAllMocks();
-    await tabs[1]!.retryNow();
+    await tabs[1]!.hurry();
     await all((tab) => tab.storage.is === "kept" && tab.connection.is === "online");
     expect(await (await tabs[1]!.send("1", "taken")).outcome).toMatchObject({ is: "stored", seq: 2 });
   });

@@ -254,8 +254,8 @@ describe("a device and a node, with cuts, refusals and crashes", () => {
       // What was refused is still here, over every crash; and on the disk no less.
       expect(new Set(kept.map((it) => it.key)), `refused of seed ${seed}`).toEqual(world.refused);
       expect(new Set([...world.disk.outbox.values()].map((it) => it.key))).toEqual(world.refused);
-      for (const key of world.refused) world.input({ is: "dismiss", key });
-      expect([world.core.outboxItems(), world.disk.outbox.size], `dismissed of seed ${seed}`).toEqual([[], 0]);
+      for (const key of world.refused) world.input({ is: "cancel", key });
+      expect([world.core.outboxItems(), world.disk.outbox.size], `cancelled of seed ${seed}`).toEqual([[], 0]);
       for (const channel of world.server.channels.values()) {
         const label = `channel ${channel.id}, seed ${seed}`;
         expect(world.heard.get(channel.id), label).toBe(channel.log.length);

@@ -23,16 +23,16 @@ import { Tabs } from "./tabs.js";
 import { type Timer, defaultTimer } from "./timer.js";
 
 /** A message of this device on its way. */
-export interface Pending {
+export interface OutboxMessage {
   channel: Id;
   key: MessageKey;
   text: string;
   createdMs: number;
   /**
    * `waiting`: kept on this device, goes out by itself. `stored`: the node has it, its place is a moment away. `refused`: it
-   * will not be sent, and is kept here, over restarts too, until {@link Client.dismiss}; or send it again.
+   * will not be sent, and is kept here, over restarts too, until {@link Client.cancel}; or send it again.
    */
-  state: "waiting" | "stored" | "refused";
+  state: "waiting" | "sent" | "refused";
   /** Why it was refused. */
   code: number | null;
 }
@@ -54,7 +54,7 @@ export type ClientEvent =
   /** The node has not and never will. Code 4103: it was given up after 7 days, and nobody knows. */
   | { is: "send-refused"; channel: Id; key: MessageKey; code: number }
   /** The messages on their way in this channel changed. */
-  | { is: "pending"; channel: Id }
+  | { is: "outbox"; channel: Id }
   /** The node asked for patience with this channel's messages; they go out by themselves. */
   | { is: "sends-delayed"; channel: Id; code: number; retryInMs: number }
   /** Whether messages can be kept on this device changed. */
@@ -89,7 +89,7 @@ export type StorageState =
   | { is: "memory"; why: "denied" | "newer" }
   /**
    * Nothing more can be stored, so nothing more is taken, and there is no connection. What was shown as waiting or stored is
-   * safe. {@link Client.retryNow} goes on when there is room again; so does coming back to the tab.
+   * safe. {@link Client.hurry} goes on when there is room again; so does coming back to the tab.
    */
   | { is: "full" }
   /** The same for another reason than room. */
@@ -101,9 +101,9 @@ export type SendOutcome =
   | { is: "stored"; seq: number; timeMs: number }
   /** The node has not and never will; with {@link Code}.outcomeUnknown it was given up after 7 days, and may have it. */
   | { is: "refused"; code: number }
-  /** It was taken back before it left, or dismissed. */
-  | { is: "dismissed" }
-  /** This client was closed first, or the tab that sent it ended in between: {@link Client.pending} tells. */
+  /** It was taken back before it left, or cancelled. */
+  | { is: "cancelled" }
+  /** This client was closed first, or the tab that sent it ended in between: {@link Client.outbox} tells. */
   | { is: "unknown" };
 
 /** A message on its way. It goes on without this handle, too. */
@@ -151,7 +151,7 @@ export class Client {
   private readonly tabs: Tabs;
   private readonly listeners = new Set<(event: ClientEvent) => void>();
   private readonly known = new Map<Id, ChannelInfo>();
-  private readonly pendingByKey = new Map<MessageKey, Pending>();
+  private readonly outboxByKey = new Map<MessageKey, OutboxMessage>();
   private readonly handles = new Map<MessageKey, Handle>();
   /** Channels that this tab shows. */
   private readonly shown = new Set<Id>();
@@ -297,8 +297,8 @@ export class Client {
   }
 
   /** Messages of this device on their way, in order. */
-  pending(channel: Id): Pending[] {
-    return [...this.pendingByKey.values()].filter((it) => it.channel === channel);
+  outbox(channel: Id): OutboxMessage[] {
+    return [...this.outboxByKey.values()].filter((it) => it.channel === channel);
   }
 
   /** Hears everything from now on; returns how to stop. */
@@ -346,7 +346,7 @@ export class Client {
    * arrive; only one that is too old for that, or whose key is used up, goes under a new key. Throws as {@link Client.send}.
    */
   async retry(key: MessageKey): Promise<SendHandle> {
-    const pending = this.pendingByKey.get(key);
+    const pending = this.outboxByKey.get(key);
     if (pending?.state !== "refused") throw new ApiError("not_found", 0, "no message of this key was refused", 0);
     const { channel, code, createdMs } = pending;
     const isSpent = code === Code.outcomeUnknown || code === Code.conflict || createdMs < Date.now() - KEY_KEPT_MS;
@@ -355,8 +355,8 @@ export class Client {
   }
 
   /** Forgets a message that was refused, or takes back one that has never left, in all tabs. */
-  async dismiss(key: MessageKey): Promise<void> {
-    await this.tabs.command({ is: "dismiss", key });
+  async cancel(key: MessageKey): Promise<void> {
+    await this.tabs.command({ is: "cancel", key });
   }
 
   /** The person has read up to here. */
@@ -377,7 +377,7 @@ export class Client {
   }
 
   /** Connects at once, instead of after the delay that runs; after a failure of the storage, tries that again. */
-  async retryNow(): Promise<void> {
+  async hurry(): Promise<void> {
     await this.tabs.command({ is: "hurry" });
   }
 
@@ -426,16 +426,16 @@ export class Client {
     this.state = connection;
     this.known.clear();
     for (const info of channels) this.known.set(info.channel, info);
-    this.pendingByKey.clear();
+    this.outboxByKey.clear();
     for (const item of outbox) this.queued(item);
     this.setStorage(storage);
     this.say({ is: "changed" });
     // A new leader does not know what this tab shows, and may have settled what it did not hear of.
     for (const channel of this.shown) this.tabs?.command({ is: "open", channel }).catch(() => {});
     for (const [key, handle] of this.handles) {
-      const code = this.pendingByKey.get(key)?.code ?? null;
+      const code = this.outboxByKey.get(key)?.code ?? null;
       if (code !== null) this.settle(key, { is: "refused", code });
-      else if (handle.isAccepted && !this.pendingByKey.has(key)) void this.lookUp(key, handle);
+      else if (handle.isAccepted && !this.outboxByKey.has(key)) void this.lookUp(key, handle);
     }
   }
 
@@ -454,8 +454,8 @@ export class Client {
 
   private queued(item: OutboxItem): void {
     const { channel, key, createdMs, refused, stored } = item;
-    const state = refused !== undefined ? "refused" : stored ? "stored" : "waiting";
-    this.pendingByKey.set(key, { channel, key, text: readText(item.flags, item.tail), createdMs, state, code: refused ?? null });
+    const state = refused !== undefined ? "refused" : stored ? "sent" : "waiting";
+    this.outboxByKey.set(key, { channel, key, text: readText(item.flags, item.tail), createdMs, state, code: refused ?? null });
   }
 
   private onEvents(events: EngineEvent[]): void {
@@ -463,31 +463,31 @@ export class Client {
       switch (event.is) {
         case "queued":
           this.queued(event.item);
-          this.say({ is: "pending", channel: event.item.channel });
+          this.say({ is: "outbox", channel: event.item.channel });
           break;
         case "send-stored":
         case "send-refused": {
-          const pending = this.pendingByKey.get(event.key);
+          const pending = this.outboxByKey.get(event.key);
           if (event.is === "send-stored") this.settle(event.key, { is: "stored", seq: event.seq, timeMs: event.timeMs });
           else this.settle(event.key, { is: "refused", code: event.code });
-          const [state, code] = event.is === "send-stored" ? (["stored", null] as const) : (["refused", event.code] as const);
+          const [state, code] = event.is === "send-stored" ? (["sent", null] as const) : (["refused", event.code] as const);
           // Another object, so that who holds the one before sees that it changed.
-          if (pending) this.pendingByKey.set(event.key, { ...pending, state, code });
+          if (pending) this.outboxByKey.set(event.key, { ...pending, state, code });
           this.say(event);
-          if (pending) this.say({ is: "pending", channel: event.channel });
+          if (pending) this.say({ is: "outbox", channel: event.channel });
           break;
         }
-        case "send-dismissed":
+        case "send-cancelled":
           // One that is sent again under its own key has a handle already, which waits on.
-          if (this.handles.get(event.key)?.isAccepted) this.settle(event.key, { is: "dismissed" });
-          this.pendingByKey.delete(event.key);
-          this.say({ is: "pending", channel: event.channel });
+          if (this.handles.get(event.key)?.isAccepted) this.settle(event.key, { is: "cancelled" });
+          this.outboxByKey.delete(event.key);
+          this.say({ is: "outbox", channel: event.channel });
           break;
         case "message": {
           const { key, channel } = event.message;
-          const wasPending = key !== null && this.pendingByKey.delete(key);
+          const wasPending = key !== null && this.outboxByKey.delete(key);
           this.say(event);
-          if (wasPending) this.say({ is: "pending", channel });
+          if (wasPending) this.say({ is: "outbox", channel });
           break;
         }
         case "connection":

@@ -71,7 +71,7 @@ export class Engine {
       const at = out.persist.find((step) => "put" in step && step.put === "outbox");
       const queued = at && "put" in at && at.put === "outbox" ? [{ is: "queued", item: at.item } as const] : [];
       // Its ack cannot be here before; what it takes the place of goes first.
-      const first = out.events.findIndex((event) => event.is === "send-dismissed") + 1;
+      const first = out.events.findIndex((event) => event.is === "send-cancelled") + 1;
       (out.events as EngineEvent[]).splice(first, 0, ...queued);
     }
     const carriedOut = new Promise<void>((stored, failed) => this.batches.push({ out, stored, failed }));

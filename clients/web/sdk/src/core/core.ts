@@ -54,7 +54,7 @@ export interface Config {
   firstSightEvents: number;
   /** In a full listing, the channels used last, so many, start with events; the others start empty. */
   firstSightChannels: number;
-  /** Messages waiting to be sent, or refused and not dismissed; more are not taken. */
+  /** Messages waiting to be sent, or refused and not cancelled; more are not taken. */
   outboxItemsMax: number;
   /** Ceiling of the first delay before connecting again, and of all of them. */
   reconnectBaseMs: Ms;
@@ -97,7 +97,7 @@ export type Command =
   /** A message that fits the limits, and for which {@link Core.outboxRoom} said that there is room. */
   | { is: "send"; channel: Id; key: MessageKey; kind: number; flags: number; tail: Uint8Array; createdMs: number }
   /** Forget a message that was refused, or that has never left. */
-  | { is: "dismiss"; key: MessageKey }
+  | { is: "cancel"; key: MessageKey }
   /** Send a message that was refused once more; under its own key, unless `newKey` is another. */
   | { is: "retry"; key: MessageKey; newKey: MessageKey; createdMs: number }
   /** The person has read up to here. */
@@ -193,7 +193,7 @@ export class Core {
         onSend(this, { id: this.outbox.nextId(), ...message });
         break;
       }
-      case "dismiss":
+      case "cancel":
         onDismiss(this, input.key);
         break;
       case "retry":

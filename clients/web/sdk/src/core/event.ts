@@ -88,10 +88,10 @@ export type Event =
   | { is: "message"; message: Message }
   /** The node has this message, for ever. */
   | { is: "send-stored"; channel: Id; key: MessageKey; seq: number; timeMs: number }
-  /** The node has not and never will. The text is kept until it is dismissed. */
+  /** The node has not and never will. The text is kept until it is cancelled. */
   | { is: "send-refused"; channel: Id; key: MessageKey; code: number }
-  /** A refused message was dismissed, and is forgotten. */
-  | { is: "send-dismissed"; channel: Id; key: MessageKey }
+  /** A refused message was cancelled, and is forgotten. */
+  | { is: "send-cancelled"; channel: Id; key: MessageKey }
   /** The channel's messages wait because the node asked for patience; they go out by themselves. */
   | { is: "sends-delayed"; channel: Id; code: number; retryInMs: Ms }
   | { is: "channel"; info: ChannelInfo }

@@ -8,7 +8,7 @@
  * that the refusal names, and the rest goes again in order. Where the outcome is not known the key stays, and the same
  * message goes again with RETRY.
  *
- * What is refused for good leaves its lane and stays in the outbox, over restarts too, until the person dismisses it: a text
+ * What is refused for good leaves its lane and stays in the outbox, over restarts too, until the person cancels it: a text
  * that somebody wrote is not thrown away.
  *
  * An item's *attempt* is set from the moment a frame with it may have reached the node until an answer settles it. That is
@@ -46,7 +46,7 @@ export interface OutboxItem {
   tail: Uint8Array;
   /** When it was written, ms since 1970 by this device's clock. */
   createdMs: number;
-  /** Why the node has it not and never will. It stays, out of its lane, until the person dismisses it. */
+  /** Why the node has it not and never will. It stays, out of its lane, until the person cancels it. */
   refused?: number;
   /** The node has it, there. It stays, out of its lane, until it has its place among the others; see `placing.ts`. */
   stored?: { seq: number; timeMs: number };
@@ -132,7 +132,7 @@ export class Outbox {
   }
 
   /** The person has seen that it was refused, or takes it back before it has ever left. Null: neither is so. */
-  dismiss(key: MessageKey): OutboxItem | null {
+  cancel(key: MessageKey): OutboxItem | null {
     const item = this.refused.get(key);
     if (item) {
       this.refused.delete(key);

@@ -26,9 +26,9 @@ export function onSend(core: Core, item: OutboxItem): void {
 /** A message that was refused goes once more, as the newest of its channel; under `newKey` if its own may not be used again. */
 export function onRetry(core: Core, key: MessageKey, newKey: MessageKey, createdMs: number): void {
   if (!core.outbox.wasRefused(key)) return;
-  const { id, refused: _, ...message } = core.outbox.dismiss(key)!;
+  const { id, refused: _, ...message } = core.outbox.cancel(key)!;
   core.out.persist.push({ remove: "outbox", id });
-  core.out.events.push({ is: "send-dismissed", channel: message.channel, key });
+  core.out.events.push({ is: "send-cancelled", channel: message.channel, key });
   const item = { ...message, id: core.outbox.nextId(), key: newKey, createdMs };
   if (newKey !== key) return onSend(core, item);
   touch(core, item.channel);
@@ -38,10 +38,10 @@ export function onRetry(core: Core, key: MessageKey, newKey: MessageKey, created
 
 /** The person has seen that this message was refused, or takes it back before it left: it is forgotten. */
 export function onDismiss(core: Core, key: MessageKey): void {
-  const item = core.outbox.dismiss(key);
+  const item = core.outbox.cancel(key);
   if (!item) return;
   core.out.persist.push({ remove: "outbox", id: item.id });
-  core.out.events.push({ is: "send-dismissed", channel: item.channel, key });
+  core.out.events.push({ is: "send-cancelled", channel: item.channel, key });
 }
 
 function touch(core: Core, id: Id): Channel | undefined {
