@@ -34,6 +34,7 @@ use sqlx::sqlite::{
     SqliteSynchronous,
 };
 use sqlx::{Connection, Sqlite};
+use tokio::time::timeout;
 
 use super::http::Person;
 use super::login::StoredLogin;
@@ -64,6 +65,9 @@ const SCHEMA: i64 = SCHEMA_STEPS.len() as i64;
 const DATABASE: &str = "client.db";
 /// The content of the lock's file once there is a database.
 const MADE: &[u8] = b"made\n";
+
+/// What is being written when the store closes has so long.
+const CLOSE_MAX: Duration = Duration::from_secs(5);
 
 /// Handle to the data folder. Cheap to clone; the lock falls with [`Store::close`], or with the last one.
 #[derive(Clone, Debug)]
@@ -172,9 +176,11 @@ impl Store {
 
     /// Waits until what is being written is written, and lets go of the folder: handles that are left do nothing more.
     pub(super) async fn close(&self) {
-        self.pool.close().await;
-        // The pool is closed: whoever takes the folder now has it alone. If this fails the lock falls with the handle.
-        let _ = self.lock.unlock();
+        // Nothing can be asked of the pool from here on. A connection that does not come back, after the disk failed under it,
+        // must not keep its application from ending: then the lock falls with the last handle.
+        if timeout(CLOSE_MAX, self.pool.close()).await.is_ok() {
+            let _ = self.lock.unlock();
+        }
     }
 
     async fn load(&self) -> Result<Loaded, StoreError> {
