@@ -141,8 +141,10 @@ async fn history_comes_on_streams_of_its_own_and_is_the_log() -> Result<()> {
     let only =
         builder(&node.base_url(), &place.path().join("ben")).transports(Transports::QuicOnly);
     let (ben, _events) = connected(only, "ben").await?;
-    eventually("the channel", SOON, || async {
-        ben.channels().await.is_ok_and(|them| !them.is_empty())
+    // `history` begins at the newest event that the device holds, and the log's end is on its way until here.
+    eventually("the channel's newest events", SOON, || async {
+        let info = ben.channel_info(pair.channel).await;
+        matches!(info, Ok(Some(info)) if info.held_to == info.head_seq && info.held_from > 1)
     })
     .await?;
     let mut seen = Vec::new();
