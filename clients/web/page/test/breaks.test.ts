@@ -121,6 +121,7 @@ describe("when something breaks", () => {
     expect(await refused.first().textContent()).toContain("you are not in this conversation any more");
     await grace.page.reload();
     await until("both are still there", async () => (await refused.count()) === 2);
+    await until("and the history", async () => (await placed(grace.page)).includes("welcome"));
     expect(await bubbles(grace.page)).toEqual(["welcome", "for the group", "never mind"]);
     expect(await refused.first().textContent()).toContain("you are not in this conversation any more");
     await grace.page.locator(".entry-line .icon").waitFor();

@@ -19,6 +19,9 @@ describe("chat", () => {
 
   it("unread and preview follow, and reading ends them", async () => {
     const [ada, grace] = await stage.pair();
+    // What is on the screen counts as read a moment later: whoever leaves before has it unread.
+    const line = grace.page.locator(".entry-line");
+    await until("hello is read", async () => (await line.textContent()) === "hello" && (await grace.page.locator(".badge").count()) === 0);
     await grace.page.evaluate(() => (location.hash = "#/"));
     await ada.say("one");
     await ada.say("two");
