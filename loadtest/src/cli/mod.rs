@@ -1,0 +1,10 @@
+//! The subcommands of `conch-load`: one file each, with its arguments and what is done with them.
+
+pub(crate) mod chaos;
+pub(crate) mod measure;
+
+/// The program's result goes to the standard output.
+#[allow(clippy::print_stdout)] // a command-line program answers there
+pub(crate) fn say(result: &impl std::fmt::Display) {
+    println!("{result}");
+}
