@@ -48,6 +48,9 @@ pub(crate) fn transport_config() -> Arc<TransportConfig> {
         .send_window(SEND_WINDOW_BYTES)
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
         .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES)
+        // Datagrams stay at the 1,200 bytes that every path takes: quinn probes for more at addresses that are only claimed, too,
+        // beyond every measure, and few frames of a chat are larger.
+        .mtu_discovery_config(None)
         .max_idle_timeout(Some(IDLE_MAX.try_into().expect("60 s fit")));
     Arc::new(config)
 }

@@ -13,6 +13,7 @@ mod memory;
 mod quic;
 mod quic_attacks;
 mod quic_bad_input;
+mod quic_claimed;
 mod quic_client;
 mod quic_liar;
 mod quic_moves;

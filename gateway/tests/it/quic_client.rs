@@ -165,8 +165,16 @@ impl QuicClient {
     }
 
     pub(crate) async fn over(endpoint: Endpoint, connection: Connection) -> QuicClient {
-        let (send, recv) = connection.open_bi().await.unwrap();
-        QuicClient {
+        QuicClient::try_over(endpoint, connection).await.unwrap()
+    }
+
+    /// The same, where the node may have closed the connection already.
+    pub(crate) async fn try_over(
+        endpoint: Endpoint,
+        connection: Connection,
+    ) -> Result<QuicClient, ConnectionError> {
+        let (send, recv) = connection.open_bi().await?;
+        Ok(QuicClient {
             endpoint,
             connection,
             send,
@@ -174,7 +182,7 @@ impl QuicClient {
             buffer: BytesMut::new(),
             frames: VecDeque::new(),
             next_request: 1,
-        }
+        })
     }
 
     /// A session with nothing open.
