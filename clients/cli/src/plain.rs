@@ -430,14 +430,19 @@ impl Chat<'_> {
     }
 
     async fn open(&mut self, channel: ChannelId) -> anyhow::Result<()> {
-        self.close().await?;
-        self.current = Some(channel);
-        self.client.open_channel(channel).await?;
         let name = match self.info(channel).await? {
             Some(info) => self.names.channel(&info).await,
             None => "a new conversation".to_owned(),
         };
-        say(&format!("you are in {}", harmless::line(&name)));
+        self.enter(channel, &name).await
+    }
+
+    /// Opens what may be so new that the connection has not told of it yet.
+    async fn enter(&mut self, channel: ChannelId, name: &str) -> anyhow::Result<()> {
+        self.close().await?;
+        self.current = Some(channel);
+        self.client.open_channel(channel).await?;
+        say(&format!("you are in {}", harmless::line(name)));
         match self.client.history(channel, None, OPENING_ITEMS).await {
             Ok(messages) => {
                 self.show_page(&messages).await;
@@ -487,13 +492,14 @@ impl Chat<'_> {
         }
         let user = self.user(handle).await?;
         let channel = self.client.direct(user).await?.id();
-        self.open(channel).await
+        let name = self.names.person(user).await;
+        self.enter(channel, &name).await
     }
 
     async fn group(&mut self, title: &str, handles: &[String]) -> anyhow::Result<()> {
         let users = self.users(handles).await?;
         let group = self.client.create_group(title, &users).await?;
-        self.open(group.id()).await
+        self.enter(group.id(), title).await
     }
 
     /// The group where the person is.
