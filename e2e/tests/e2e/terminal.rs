@@ -12,11 +12,12 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use conch_e2e::{PASSWORD, Place, SOON, eventually};
+use conch_e2e::{PASSWORD, Place, SOON, eventually, metric};
 use conch_loadtest::forward::Forward;
-use conch_loadtest::node::program;
+use conch_loadtest::node::{Node, program};
 use tokio::sync::watch;
 
 use crate::chat;
@@ -288,6 +289,75 @@ async fn two_people_chat_on_screens_through_kills_of_the_node() -> Result<()> {
     unsafe { libc::kill(ann.child.id() as i32, libc::SIGTERM) };
     ensure!(ann.ended().await?.success());
     ann.is_given_back().await
+}
+
+/// The screen of somebody who has an account, as one of `many` connections by QUIC.
+async fn on_quic(server: &str, data: &Path, node: &Node, many: f64) -> Result<Terminal> {
+    // On a busy machine WebSocket may be there first; then it is opened again.
+    for _ in 0..5 {
+        let mut terminal = Terminal::open(server, data, &[])?;
+        terminal.shows("online").await?;
+        let by_quic = || async {
+            let connections = metric(node, "conch_gateway_quic_connections").await;
+            connections.is_ok_and(|connections| connections == many)
+        };
+        if eventually("QUIC", Duration::from_secs(2), by_quic)
+            .await
+            .is_ok()
+        {
+            return Ok(terminal);
+        }
+        terminal.types(CTRL_Q)?;
+        terminal.ended().await?;
+    }
+    anyhow::bail!("QUIC is never taken")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn screens_take_quic_by_themselves_and_come_back_to_a_node_that_was_killed() -> Result<()> {
+    let mut place = Place::with_quic()?;
+    let metrics = ["--metrics", "127.0.0.1:0"].map(str::to_owned);
+    place.plan.args.extend(metrics);
+    let node = place.start().await?;
+    // For good, as a node has it that clients remember.
+    place.plan.quic = node.ready().quic.clone();
+    let (endpoint, listening) = watch::channel(Some(node.http().to_owned()));
+    let forward = Forward::start(listening).await?;
+    let server = forward.base_url();
+    let data = ["ann", "ben"].map(|handle| place.path().join(handle));
+    for (handle, data) in ["ann", "ben"].into_iter().zip(&data) {
+        let made = chat::command(&server, data)?
+            .args(["signup", handle])
+            .output()
+            .await?;
+        ensure!(made.status.success(), "{made:?}");
+    }
+    let mut ann = on_quic(&server, &data[0], &node, 1.0).await?;
+    let mut ben = on_quic(&server, &data[1], &node, 2.0).await?;
+    ann.types(CTRL_N)?;
+    ann.shows("Write to somebody").await?;
+    ann.enters("ben")?;
+    ann.shows("ben @ben").await?;
+    ann.enters("hello, ben")?;
+    ben.shows("hello, ben").await?;
+    ben.types("\t")?;
+    ben.shows("ann @ann").await?;
+
+    node.kill();
+    endpoint.send_replace(None);
+    let node = place.start().await?;
+    endpoint.send_replace(Some(node.http().to_owned()));
+    // What each says next tells that the node knows nothing of the connection.
+    ann.enters("are you still there?")?;
+    ben.enters("always")?;
+    ben.shows("are you still there?").await?;
+    ann.shows("always").await?;
+    ann.shows("online").await?;
+    for screen in [&mut ann, &mut ben] {
+        screen.types(CTRL_Q)?;
+        ensure!(screen.ended().await?.success());
+    }
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
