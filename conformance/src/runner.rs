@@ -33,7 +33,7 @@ const RECONNECT_BASE_MS: u64 = 20;
 /// A delay that has grown is longer than so many first ceilings.
 const GROWN: u64 = 10;
 /// How long a client may take to end when it is asked to.
-const QUIT_PATIENCE: Duration = Duration::from_secs(5);
+const QUIT_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How to run.
 #[derive(Clone, Debug)]
