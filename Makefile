@@ -130,6 +130,13 @@ measure: setup ## Measure a release build: MEASURE = all, ack, cpu, start, idle,
 	$(CARGO) build --release --locked -p conch-gateway -p conch-loadtest
 	target/release/conch-load measure $(MEASURE)
 
+.PHONY: sdk-size
+sdk-size: setup ## Size of a program with the whole Rust SDK in it, and of one with nothing in it (release, without symbols)
+	$(CARGO) build --release --locked -p conch-client --example hello
+	@strip -o target/release/with-sdk target/release/examples/hello
+	@echo 'fn main() {}' | rustc --edition 2024 -O -C strip=symbols --crate-name nothing -o target/release/without-sdk -
+	@printf 'with the SDK %s bytes, without %s\n' "$$(wc -c < target/release/with-sdk)" "$$(wc -c < target/release/without-sdk)"
+
 .PHONY: clean
 clean: ## Remove what was built (data folders stay)
 	$(CARGO) clean
