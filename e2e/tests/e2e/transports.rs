@@ -16,7 +16,7 @@ use conch_client::{
 use conch_e2e::impair::{Carrier, Cut, Profile, Proxy, Way};
 use conch_e2e::{PASSWORD, Pair, Place, SOON, enter, eventually, message, metric, texts};
 use conch_loadtest::forward::Forward;
-use conch_loadtest::node::Node;
+use conch_loadtest::node::{LIFTED_LIMITS, Node};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -201,6 +201,25 @@ async fn quic_of_an_https_endpoint_is_verified_by_its_name() -> Result<()> {
     client.connect().await?;
     online(&mut events).await?;
     ensure!(client.transport() == Some(Transport::Quic));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p073_client_that_is_asked_for_its_address_comes_back_with_it() -> Result<()> {
+    // As under a flood of handshakes, from the first one on.
+    let asking = format!("{LIFTED_LIMITS}[quic]\nretry_above = 0\n");
+    let mut place = Place::with_config(&asking)?;
+    place.plan = place.plan.with_quic();
+    let metrics = ["--metrics", "127.0.0.1:0"].map(str::to_owned);
+    place.plan.args.extend(metrics);
+    let node = place.start().await?;
+    let pair = Pair::meet(&node).await?;
+    let only =
+        builder(&node.base_url(), &place.path().join("ann")).transports(Transports::QuicOnly);
+    let (ann, _events) = connected(only, "ann").await?;
+    timeout(SOON, ann.send(pair.channel, "here I am").await?).await??;
+    ensure!(texts(&node, &pair.ben, pair.channel).await? == ["here I am"]);
+    ensure!(metric(&node, "conch_gateway_quic_retries_total").await? >= 1.0);
     Ok(())
 }
 
