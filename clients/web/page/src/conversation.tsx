@@ -63,6 +63,7 @@ export function Conversation({ channel }: { channel: Id }) {
     document.addEventListener("visibilitychange", onVisibility);
     return () => {
       stop();
+      void client.closeChannel(channel).catch(() => {});
       clearTimeout(late);
       document.removeEventListener("visibilitychange", onVisibility);
       cancelAnimationFrame(due.current);

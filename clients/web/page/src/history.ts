@@ -157,6 +157,13 @@ export class History {
     await this.alone(async () => {
       const { last } = this;
       const page = (await this.client.messages(this.channel, PAGE, last + PAGE + 1)).filter((it) => it.seq > last);
+      if (page[0]?.seq !== last + 1) {
+        // Let go of while another tab had it closed: rather the newest than a gap.
+        this.messages = await this.client.messages(this.channel, PAGE);
+        this.isAtStart = false;
+        this.follows = true;
+        return;
+      }
       const all = [...this.messages, ...page];
       if (all.length > WINDOW_MAX) this.isAtStart = false;
       this.messages = all.slice(-WINDOW_MAX);

@@ -107,13 +107,15 @@ export class MessageWindow {
 
   /** The newest messages, and what follows them. */
   readonly toNewest = (): Promise<void> =>
-    this.alone("newest", async (isOver) => {
-      const newest = await this.client.messages(this.channel, this.page);
-      if (isOver()) return;
-      this.set({ hasNewer: false, hasOlder: true, trouble: null });
-      this.put(newest, "oldest");
-      if (newest.length < this.page) await this.extendUp(isOver);
-    });
+    this.alone("newest", (isOver) => this.showNewest(isOver));
+
+  private async showNewest(isOver: () => boolean): Promise<void> {
+    const newest = await this.client.messages(this.channel, this.page);
+    if (isOver()) return;
+    this.set({ hasNewer: false, hasOlder: true, trouble: null });
+    this.put(newest, "oldest");
+    if (newest.length < this.page) await this.extendUp(isOver);
+  }
 
   /** One page further up, from this device or from the node. */
   readonly loadOlder = (): Promise<void> => this.alone("older", (isOver) => this.extendUp(isOver));
@@ -139,6 +141,8 @@ export class MessageWindow {
       const page = await this.client.messages(this.channel, this.page, last + this.page + 1);
       if (isOver()) return;
       const newer = page.filter((it) => it.seq > last);
+      // The device let go of what follows (nobody else showed it): a gap must not be drawn.
+      if (newer[0]?.seq !== last + 1) return this.showNewest(isOver);
       this.put([...this.state.messages, ...newer], "oldest");
       const held = this.client.channel(this.channel)?.heldTo ?? 0;
       if ((newer.at(-1)?.seq ?? last) >= held) this.set({ hasNewer: false });

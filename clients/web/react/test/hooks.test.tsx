@@ -116,6 +116,17 @@ describe("messages", () => {
     expect([seqs(last()), last().hasNewer]).toEqual([range(283, 302), false]);
   });
 
+  it("where the device let go of what follows, the window goes to the newest, and draws no gap", async () => {
+    fake = new FakeClient([1, 300]);
+    const seen = await drawn(() => useMessages("1", { page: 20, max: 60 }));
+    const last = (): Messages => seen.at(-1)!;
+    for (let i = 0; i < 8; i++) await say(() => last().loadOlder());
+    expect([seqs(last()), last().hasNewer]).toEqual([range(121, 180), true]);
+    fake.heldFrom = 190;
+    await say(() => last().loadNewer());
+    expect([seqs(last()), last().hasNewer]).toEqual([range(281, 300), false]);
+  });
+
   it("messages that come in a burst while something is loaded are all there", async () => {
     fake = new FakeClient([1, 30]);
     const seen = await drawn(() => useMessages("1", { page: 50 }));

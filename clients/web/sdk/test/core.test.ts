@@ -10,10 +10,12 @@ import { Marks } from "../src/core/marks.js";
 import { Log } from "../src/core/merge.js";
 import { Outbox } from "../src/core/outbox.js";
 import { emptyMeta } from "../src/core/persist.js";
-import { place } from "../src/core/placing.js";
+import { place, skipTo } from "../src/core/placing.js";
 import { Code, adviceOf } from "../src/wire/codes.js";
 import { U64 } from "../src/generated/conch/u64.js";
 import { Welcome } from "../src/generated/conch/welcome.js";
+import type { ServerFrame } from "../src/wire/server-frame.js";
+import type { PendingAnswer } from "../src/wire/values.js";
 import { clientFrames, encodeServerFrame, frame } from "./codec.js";
 
 const event = (seq: number) => ({
@@ -172,10 +174,45 @@ describe("numbers", () => {
     expect(beat.due(24_999)).toBe(null);
     expect(beat.due(25_000)).toBe(1);
     expect(beat.due(45_000)).toBe("dead");
-    const probed = new Heartbeat(0);
-    probed.probe(10_000, 5_000);
-    expect(probed.due(10_000)).toBe(1);
-    expect(probed.due(15_000)).toBe("dead");
+  });
+
+  it("a probe has four seconds; only its answer counts, or what comes a second later; asking again does not put it off", () => {
+    const probed = (): Heartbeat => {
+      const beat = new Heartbeat(0);
+      beat.probe(10_000);
+      expect(beat.due(10_000)).toBe(1);
+      return beat;
+    };
+    const silent = probed();
+    silent.heard(10_500);
+    silent.probe(13_000);
+    expect(silent.due(13_000)).toBe(2);
+    expect(silent.nextAt()).toBe(14_000);
+    expect(silent.due(14_000)).toBe("dead");
+    const answered = probed();
+    answered.answered(7);
+    expect(answered.nextAt()).toBe(14_000);
+    answered.answered(1);
+    expect(answered.due(14_000)).toBe(null);
+    const alive = probed();
+    alive.heard(11_000);
+    expect(alive.due(14_000)).toBe(null);
+  });
+
+  it("what was asked and is not answered within ten seconds probes the connection, unless something else comes", () => {
+    const beat = new Heartbeat(0);
+    beat.waits(1_000, true);
+    beat.waits(2_000, true);
+    expect(beat.nextAt()).toBe(11_000);
+    expect(beat.due(11_000)).toBe(1);
+    expect(beat.due(15_000)).toBe("dead");
+    const slow = new Heartbeat(0);
+    slow.waits(1_000, true);
+    slow.heard(9_000);
+    slow.waits(9_000, true);
+    expect(slow.due(11_000)).toBe(null);
+    slow.waits(12_000, false);
+    expect(slow.nextAt()).toBe(25_000);
   });
 
   it("marks never go back, own messages move them, a wanted one is shown at once", () => {
@@ -189,6 +226,12 @@ describe("numbers", () => {
     expect([marks.unread(), marks.wanted]).toEqual([0, 0]);
     marks.onHead(head);
     expect(marks.headSeq).toBe(11);
+    marks.onSkipped(20);
+    expect([marks.uncounted, Marks.load(marks.row()).uncounted]).toEqual([true, true]);
+    marks.onHead({ ...head, headSeq: 19, headOrdinal: 12 });
+    expect(marks.uncounted).toBe(true);
+    marks.onHead({ ...head, headSeq: 21, headOrdinal: 17 });
+    expect([marks.uncounted, marks.unread()]).toEqual([false, 6]);
   });
 
   it("hundreds decide", () => {
@@ -251,6 +294,80 @@ describe("a message that is stored ahead of its place", () => {
     expect(out.persist.map((step) => ("put" in step ? step.put : step.remove))).toEqual(["message", "outbox", "message"]);
     expect(out.events).toMatchObject([{ message: { seq: 4, key: null } }, { message: { seq: 5, key: stored.key } }]);
     expect(core.outboxItems()).toEqual([]);
+  });
+});
+
+describe("a channel that was opened", () => {
+  const row = (have: number) => ({
+    channel: "9", kind: "group", title: "", peer: null, role: "member", firstSeq: 1, leftSeq: null, base: 1, have, head: have,
+    marks: { ...new Marks().row(), headSeq: have, headOrdinal: have, readSeq: have, readOrdinal: have }, informedSeq: 1, listed: 0, used: 1,
+  }) as const;
+  const welcome = {
+    is: "welcome" as const, minor: 0, features: "0", session: "101", user: "1", device: "5", timeMs: 0, generation: 7, inboxPosition: 0n, pending: [] as PendingAnswer[],
+    resumed: true, node: "n",
+    limits: {
+      textCharsMax: 0, payloadBytesMax: 0, frameBytesMax: 0, pushedBodyBytesMax: 0, sendManyItemsMax: 0, sendManyBytesMax: 0, sendsInFlightMax: 0,
+      requestsInFlightMax: 0, historyItemsMax: 0, historyBytesMax: 0, syncRowsMax: 0, groupMembersMax: 0, heartbeatMs: 0, silenceMaxMs: 0,
+    },
+  } satisfies ServerFrame;
+  const head = (headSeq: number, headOrdinal: number) => ({ channel: "9", headSeq, headOrdinal, readSeq: 3, readOrdinal: 3, mentions: 0 });
+  const opened = (request: number, alias: number, firstSeq: number, at: ReturnType<typeof head>) =>
+    ({ is: "channel-opened", request, alias, head: at, kind: "group", title: "", peer: null, firstSeq, resync: false }) as const;
+  function online(have: number, heldEventsMax = 200) {
+    const core = new Core({ seed: 1, heldEventsMax }, { meta: { ...emptyMeta(), user: "1", generation: 7 }, channels: [row(have)], outbox: [] });
+    core.handle(0, { is: "start" });
+    core.handle(1, { is: "connected", connection: 1, token: "t", wallMs: 0 });
+    core.takeOutputs();
+    const take = (...frames: ServerFrame[]) => {
+      for (const it of frames) core.handle(2, { is: "received", connection: 1, bytes: encodeServerFrame(it) });
+      return core.takeOutputs();
+    };
+    return { core, take };
+  }
+  const pushed = (seq: number) => ({ is: "pushed", alias: 1, event: { ...event(seq).event, author: "2" } }) as const;
+
+  it("where messages were passed over unseen, the node is asked how many there are, until its answer covers ours", () => {
+    const { core, take } = online(3);
+    // Away for a while: what lies between is not ours, and the head that was said is older than where it goes on.
+    take(welcome, opened(0, 1, 1, head(3, 3)));
+    skipTo(core, "9", 8);
+    core.handle(3, { is: "tick" });
+    const [asked] = core.takeOutputs().frames.flatMap((bytes) => clientFrames(bytes)).filter((it) => it.is === "open-channel");
+    expect(asked).toMatchObject({ cursor: { channel: "9", generation: 0, seq: 0 } });
+    // A message takes its place before the answer, which does not know of it: asked again.
+    const again = take(pushed(8), opened(asked!.request, 1, 8, head(7, 5))).frames.flatMap((bytes) => clientFrames(bytes));
+    const next = again.find((it) => it.is === "open-channel")!;
+    take(opened(next.request, 1, 8, head(8, 6)));
+    expect(core.channels()).toMatchObject([{ unread: 3 }]);
+    core.handle(4, { is: "tick" });
+    expect(core.takeOutputs().frames).toEqual([]);
+  });
+
+  it("holds its newest events while nobody looks at it, and all that was loaded while somebody does", () => {
+    const shown = online(1_000);
+    shown.core.handle(2, { is: "open", channel: "9" });
+    expect(shown.take(welcome).persist.filter((it) => "remove" in it)).toEqual([]);
+    expect(shown.core.channels()).toMatchObject([{ heldFrom: 1, heldTo: 1_000 }]);
+    shown.core.handle(3, { is: "close", channel: "9" });
+    expect(shown.core.takeOutputs().persist.filter((it) => "remove" in it)).toEqual([]);
+
+    const { core, take } = online(1_000);
+    expect(take(welcome, opened(0, 1, 1, head(1_000, 1_000))).persist).toContainEqual({ remove: "older-messages", channel: "9", below: 801 });
+    expect(core.channels()).toMatchObject([{ heldFrom: 801, heldTo: 1_000 }]);
+    const grown = take(...Array.from({ length: 201 }, (_, i) => pushed(1_001 + i)));
+    expect(grown.persist.filter((it) => "remove" in it)).toEqual([{ remove: "older-messages", channel: "9", below: 1_002 }]);
+    expect(core.channels()).toMatchObject([{ heldFrom: 1_002, heldTo: 1_201 }]);
+  });
+
+  it("marks that follow each other fast are told as one", () => {
+    const { core, take } = online(3);
+    take(welcome, opened(0, 1, 1, head(3, 3)), ...[4, 5, 6].map(pushed));
+    const reads = (): unknown[] => core.takeOutputs().frames.flatMap((bytes) => clientFrames(bytes)).filter((it) => it.is === "read");
+    for (const seq of [4, 5, 6]) core.handle(10, { is: "mark-read", channel: "9", seq });
+    expect(reads()).toMatchObject([{ seq: 4 }]);
+    expect(core.wakeAt()).toBe(510);
+    core.handle(510, { is: "tick" });
+    expect(reads()).toMatchObject([{ seq: 6 }]);
   });
 });
 

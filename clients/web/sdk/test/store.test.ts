@@ -24,6 +24,9 @@ describe("store", () => {
     expect(await seqs(3, 10)).toEqual([1, 2]);
     expect(await seqs(1, 10)).toEqual([]);
     expect(await store.messages("7", Infinity, 10)).toEqual([]);
+    await store.apply([{ remove: "older-messages", channel: "9", below: 299 }]);
+    expect([await seqs(Infinity, 10), await seqs(299, 10)]).toEqual([[299, 300], []]);
+    expect(await store.messages("8", Infinity, 10)).toHaveLength(1);
   });
 
   it("outbox and meta come back, the outbox outlives what was received", async () => {

@@ -156,6 +156,8 @@ class DatabaseStore implements Store {
         } else if (step.remove === "everything-received") {
           channels!.clear();
           messages!.clear();
+        } else if (step.remove === "older-messages") {
+          messages!.delete(IDBKeyRange.bound([step.channel, 0], [step.channel, step.below], false, true));
         } else {
           if (step.remove === "channel") channels!.delete(step.channel);
           messages!.delete(ofChannel(step.channel));
@@ -207,6 +209,9 @@ class MemoryStore implements Store {
         this.rows.get(channel)!.set(event.seq, step.row);
       } else if ("remove" in step && step.remove === "everything-received") {
         this.rows.clear();
+      } else if ("remove" in step && step.remove === "older-messages") {
+        const rows = this.rows.get(step.channel);
+        for (const seq of [...(rows?.keys() ?? [])]) if (seq < step.below) rows!.delete(seq);
       } else if ("remove" in step && step.remove !== "outbox") {
         this.rows.delete(step.channel);
       }

@@ -22,10 +22,17 @@ export class AliasBook {
 
   /** An alias for a channel that is about to be opened; null when the connection has used them all up. */
   choose(channel: Id): number | null {
+    const alias = this.spare();
+    if (alias === null) return null;
+    this.states.set(channel, null);
+    this.byAlias.set(alias, channel);
+    return alias;
+  }
+
+  /** An alias for asking again about a channel that is open: the one that it has goes on to hold. */
+  spare(): number | null {
     if (this.last === CLIENT_ALIAS_MAX) return null;
     this.last += 1;
-    this.states.set(channel, null);
-    this.byAlias.set(this.last, channel);
     return this.last;
   }
 

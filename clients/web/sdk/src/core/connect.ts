@@ -25,8 +25,6 @@ import { sayHello } from "./resume.js";
 const HANDSHAKE_MAX_MS = 15_000;
 /** A connection that lasted this long clears what was held against the node (P-057). */
 const STABLE_MS = 10_000;
-/** After a sign that the network changed, a live connection answers within this. */
-const PROBE_MS = 5_000;
 
 type Phase =
   /** Not started, or stopped. */
@@ -92,7 +90,7 @@ export function onStart(core: Core): void {
 
 export function onHurry(core: Core, now: Ms): void {
   if (core.link.phase.is === "waiting") connect(core, now);
-  else if (core.link.phase.is === "online") core.link.heartbeat.probe(now, PROBE_MS);
+  else if (core.link.phase.is === "online") core.link.heartbeat.probe(now);
 }
 
 function connect(core: Core, now: Ms): void {

@@ -37,7 +37,7 @@ import type { ChannelInfo } from "./event.js";
 import { FrameWriter, type Outputs, noOutputs } from "./out.js";
 import { Outbox, type OutboxItem } from "./outbox.js";
 import { type Loaded, type Meta, emptyMeta } from "./persist.js";
-import { nextMarkAt, onMarkRead, pumpMarks } from "./reading.js";
+import { nextMarkAt, onMarkRead, pumpMarks, pumpUncounted } from "./reading.js";
 import { onReceived } from "./receive.js";
 import { awaitPlace } from "./placing.js";
 import { Requests } from "./requests.js";
@@ -54,6 +54,8 @@ export interface Config {
   firstSightEvents: number;
   /** In a full listing, the channels used last, so many, start with events; the others start empty. */
   firstSightChannels: number;
+  /** A channel that is not shown holds at least its newest events, so many, and at most twice as many. The node has the others. */
+  heldEventsMax: number;
   /** Messages waiting to be sent, or refused and not cancelled; more are not taken. */
   outboxItemsMax: number;
   /** Ceiling of the first delay before connecting again, and of all of them. */
@@ -70,6 +72,7 @@ export const defaultConfig: Config = {
   creditBytes: CREDIT_BYTES,
   firstSightEvents: 100,
   firstSightChannels: 100,
+  heldEventsMax: 200,
   outboxItemsMax: 10_000,
   reconnectBaseMs: 500,
   reconnectCapMs: 30_000,
@@ -133,6 +136,8 @@ export class Core {
   readonly gaps = new Set<Id>();
   /** Channels that may have a mark to tell. */
   readonly marksDue = new Set<Id>();
+  /** Channels that may have to be counted. */
+  readonly uncounted = new Set<Id>();
   /** Channels that the application shows. */
   readonly shown = new Set<Id>();
   /** Own messages that the node has, ahead of their place. */
@@ -225,6 +230,8 @@ export class Core {
       pumpSends(this, now);
       pumpGaps(this, now);
       pumpMarks(this, now);
+      pumpUncounted(this);
+      this.link.heartbeat.waits(now, this.requests.wait());
     }
     for (const id of this.changed) {
       const channel = this.known.get(id);

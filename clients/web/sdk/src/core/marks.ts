@@ -17,6 +17,8 @@ export interface MarksRow {
   mentions: number;
   /** A mark set here that the node has not confirmed; 0: none. */
   wanted: number;
+  /** Events were passed over unseen, so `headOrdinal` is not known until the node speaks of a head as high as ours. */
+  uncounted: boolean;
 }
 
 export class Marks implements MarksRow {
@@ -26,6 +28,7 @@ export class Marks implements MarksRow {
   readOrdinal = 0;
   mentions = 0;
   wanted = 0;
+  uncounted = false;
 
   static load(row: MarksRow): Marks {
     return Object.assign(new Marks(), row);
@@ -46,6 +49,7 @@ export class Marks implements MarksRow {
       this.headSeq = head.headSeq;
       this.headOrdinal = head.headOrdinal;
       this.mentions = head.mentions;
+      this.uncounted = false;
     }
     if (head.readSeq >= this.readSeq) {
       this.readSeq = head.readSeq;
@@ -64,6 +68,13 @@ export class Marks implements MarksRow {
       this.readOrdinal = this.headOrdinal;
       if (this.wanted <= seq) this.wanted = 0;
     }
+  }
+
+  /** Events up to `seq` are not for us, and were not seen. */
+  onSkipped(seq: number): void {
+    if (seq <= this.headSeq) return;
+    this.headSeq = seq;
+    this.uncounted = true;
   }
 
   /** The person has read up to here. Returns whether the node has to be told. */

@@ -95,6 +95,19 @@ export class Log {
     return skipped;
   }
 
+  /** Keeps the newest `keep` events. Returns the seq below which the rest is let go of; null if there is no rest. */
+  trim(keep: number): number | null {
+    const base = this.have + 1 - keep;
+    if (base <= this.base) return null;
+    this.base = base;
+    return base;
+  }
+
+  /** How many events the run holds. */
+  held(): number {
+    return this.have + 1 - this.base;
+  }
+
   /** Older events, up to just below the run, were stored: it reaches down to `base` now. */
   extendDown(base: number): void {
     this.base = Math.min(this.base, Math.max(base, 1));

@@ -66,6 +66,8 @@ export type Persist =
   | { remove: "channel"; channel: Id }
   /** All messages of a channel go; the channel stays. */
   | { remove: "messages"; channel: Id }
+  /** The messages of a channel below this seq go. */
+  | { remove: "older-messages"; channel: Id; below: number }
   | { remove: "outbox"; id: number }
   /** All channels and messages go; the outbox stays. */
   | { remove: "everything-received" };

@@ -49,7 +49,16 @@ export function place(core: Core, now: Ms, id: Id): void {
     core.out.events.push({ is: "message", message: readMessage(id, event, key) });
     core.out.persist.push({ put: "message", row: { channel: id, event, key } });
   }
+  if (!channel.shown && channel.log.held() > 2 * core.config.heldEventsMax) trim(core, id);
   noteGap(core, now + GAP_GRACE_MS, id);
+}
+
+/** Lets go of all but the newest events of a channel that nobody looks at; the node has them. */
+export function trim(core: Core, id: Id): void {
+  const below = core.known.get(id)?.log.trim(core.config.heldEventsMax) ?? null;
+  if (below === null) return;
+  core.changed.add(id);
+  core.out.persist.push({ remove: "older-messages", channel: id, below });
 }
 
 /** A hole that the channel may have is to be fetched at `at`. */
@@ -63,8 +72,11 @@ export function noteGap(core: Core, at: Ms, id: Id): void {
 
 /** What lies below `first` is not for us: the log goes on there. */
 export function skipTo(core: Core, id: Id, first: number): void {
-  const skipped = core.known.get(id)?.log.skipTo(first);
-  if (!skipped) return;
+  const channel = core.known.get(id);
+  const skipped = channel?.log.skipTo(first);
+  if (!channel || !skipped) return;
+  channel.marks.onSkipped(skipped[1]);
+  if (channel.marks.uncounted) core.uncounted.add(id);
   dropUnplaced(core, id, first);
   core.changed.add(id);
   core.out.persist.push({ remove: "messages", channel: id });

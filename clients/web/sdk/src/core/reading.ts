@@ -1,11 +1,18 @@
-/** Read marks on their way to the node: kept until its word has reached them, one question per channel at a time. */
+/**
+ * Read marks on their way to the node: kept until its word has reached them, one question per channel at a time; and asking how
+ * many messages there are where some were passed over unseen.
+ */
 
 import { adviceOf } from "../wire/codes.js";
-import type { ErrorFrame } from "../wire/server-frame.js";
+import type { ChannelOpenedFrame, ErrorFrame } from "../wire/server-frame.js";
 import type { Id } from "../wire/values.js";
 import type { Ms } from "./backoff.js";
 import type { Channel } from "./channel.js";
 import type { Core } from "./core.js";
+import { openIfNeeded } from "./sending.js";
+
+/** Marks of a channel that follow each other faster than this are told as one. */
+const READ_PAUSE_MS = 500;
 
 export function onMarkRead(core: Core, id: Id, seq: number): void {
   const channel = core.known.get(id);
@@ -25,6 +32,7 @@ export function pumpMarks(core: Core, now: Ms): void {
       core.requests.answered(channel.readRequest);
       channel.readRequest = core.requests.ask({ for: "read", channel: id });
       channel.readAsked = channel.marks.wanted;
+      channel.readDue = now + READ_PAUSE_MS;
       core.put({ is: "read", request: channel.readRequest, channel: id, seq: channel.marks.wanted });
     }
   }
@@ -39,6 +47,37 @@ export function nextMarkAt(core: Core): Ms {
     if (channel && isDue(channel)) next = Math.min(next, channel.readDue);
   }
   return next;
+}
+
+/**
+ * Where messages were passed over unseen, the node is asked how many people's messages there are: opening a channel that is open
+ * answers with its head. Asked again until the answer is as high as what was placed meanwhile.
+ */
+export function pumpUncounted(core: Core): void {
+  for (const id of core.uncounted) {
+    core.uncounted.delete(id);
+    if (!core.known.get(id)?.marks.uncounted || core.requests.isCounting(id)) continue;
+    if (core.aliases.open(id) === null) {
+      openIfNeeded(core, id);
+      continue;
+    }
+    const alias = core.aliases.spare();
+    if (alias === null) continue;
+    const request = core.requests.ask({ for: "head", channel: id });
+    core.put({ is: "open-channel", request, cursor: { channel: id, generation: 0, seq: 0, alias } });
+  }
+}
+
+/** The answer: the same alias, and the head. */
+export function onCounted(core: Core, { head, alias }: ChannelOpenedFrame): void {
+  const id = head.channel;
+  core.aliases.opened(id, alias);
+  const channel = core.known.get(id);
+  if (!channel) return;
+  channel.marks.onHead(head);
+  channel.log.noteHead(head.headSeq);
+  core.changed.add(id);
+  if (channel.marks.uncounted) core.uncounted.add(id);
 }
 
 export function onReadRefused(core: Core, now: Ms, id: Id, error: ErrorFrame): void {

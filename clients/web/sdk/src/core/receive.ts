@@ -61,6 +61,7 @@ function onFrame(core: Core, now: Ms, frame: ServerFrame, frameBytes: number): v
     case "error":
       return onError(core, now, frame);
     case "pong":
+      core.link.heartbeat.answered(frame.nonce);
       return core.sync.onPosition(frame.inboxPosition);
     case "goaway":
       return onGoaway(core, now, frame.delayMinMs, frame.delayMaxMs);
@@ -118,6 +119,6 @@ function onError(core: Core, now: Ms, error: ErrorFrame): void {
       return onSyncRefused(core, now, error);
     case "read":
       return onReadRefused(core, now, asked.channel, error);
-    // AUTH_REFRESH: the session ends with its token, and the next one starts with a new one.
+    // Counting goes on with the next head; after AUTH_REFRESH the session ends with its token, and the next one has a new one.
   }
 }

@@ -9,6 +9,8 @@ const PAGES_MAX = 7;
 export type Asked =
   | { for: "send"; channel: Id }
   | { for: "open"; channel: Id }
+  /** How many people's messages there are, of a channel that is open. */
+  | { for: "head"; channel: Id }
   | { for: "gap"; channel: Id }
   | { for: "older"; channel: Id; ticket: number; to: number }
   | { for: "sync" }
@@ -62,6 +64,17 @@ export class Requests {
 
   isOpening(channel: Id): boolean {
     for (const asked of this.open.values()) if (asked.for === "open" && asked.channel === channel) return true;
+    return false;
+  }
+
+  isCounting(channel: Id): boolean {
+    for (const asked of this.open.values()) if (asked.for === "head" && asked.channel === channel) return true;
+    return false;
+  }
+
+  /** Whether anything was asked that is always answered. A READ is not. */
+  wait(): boolean {
+    for (const asked of this.open.values()) if (asked.for !== "read") return true;
     return false;
   }
 

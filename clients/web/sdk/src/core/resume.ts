@@ -14,7 +14,7 @@ import type { Cursor } from "../wire/values.js";
 import type { Ms } from "./backoff.js";
 import { forget, onOnline, stop } from "./connect.js";
 import type { Core } from "./core.js";
-import { noteGap, onSettled, place } from "./placing.js";
+import { noteGap, onSettled, place, trim } from "./placing.js";
 import { openIfNeeded } from "./sending.js";
 
 /** Minor version that this client was written for. */
@@ -70,6 +70,9 @@ export function onWelcome(core: Core, now: Ms, welcome: WelcomeFrame): void {
   for (const settled of core.outbox.onAnswers(welcome.pending, core.wallMs - KEY_KEPT_MS)) onSettled(core, now, settled);
   // An event that was held may be free now that the pending sends are settled.
   for (const id of core.known.keys()) place(core, now, id);
+  // Not when a program starts or a view closes: another tab may still show the channel, and says so within moments; and without
+  // a connection all that is here can be read.
+  for (const [id, channel] of core.known) if (!channel.shown) trim(core, id);
   core.sync.onWelcome(welcome.inboxPosition, now + CURSORS_WAIT_MS);
   for (const id of core.shown) if (core.known.get(id)?.leftSeq === null) openIfNeeded(core, id);
   // The node streams the gaps of cursors, or says CHANNEL_HEAD; all others are ours to fetch.

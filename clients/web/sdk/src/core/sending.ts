@@ -15,6 +15,7 @@ import { dropConnection, onLastWord } from "./connect.js";
 import type { Core } from "./core.js";
 import type { OutboxItem } from "./outbox.js";
 import { dropUnplaced, noteGap, onSettled, place, skipTo } from "./placing.js";
+import { onCounted } from "./reading.js";
 
 /** The application's message: stored before its first byte leaves. */
 export function onSend(core: Core, item: OutboxItem): void {
@@ -119,6 +120,7 @@ export function openIfNeeded(core: Core, channel: Id): void {
 export function onChannelOpened(core: Core, now: Ms, opened: ChannelOpenedFrame): void {
   const id = opened.head.channel;
   const asked = core.requests.answered(opened.request);
+  if (asked?.for === "head" && asked.channel === id) return onCounted(core, opened);
   const fits = asked ? asked.for === "open" && asked.channel === id : opened.request === 0;
   if (!fits) return core.distrust(now);
   core.aliases.opened(id, opened.alias);
@@ -137,6 +139,7 @@ export function onChannelOpened(core: Core, now: Ms, opened: ChannelOpenedFrame)
   core.changed.add(id);
   if (head >= opened.firstSeq) skipTo(core, id, opened.firstSeq);
   place(core, now, id);
+  if (channel.marks.uncounted) core.uncounted.add(id);
   // A short gap behind a cursor is streamed; any other is ours to fetch. Events that follow by themselves are near.
   if (!isNodeAlias(opened.alias) && !isStreamed) noteGap(core, now, id);
 }
