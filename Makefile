@@ -85,6 +85,7 @@ web-docs: $(WEB)/node_modules/.package-lock.json ## Write the API pages of the T
 
 .PHONY: web-figures
 web-figures: setup page ## Take the figures of the page: sizes, cold start, memory, send to display (on a quiet machine)
+	@command -v chromium >/dev/null || [ -n "$${CHROMIUM:-}" ] || { $(call as_root,apt-get update) && $(call as_root,apt-get install -y --no-install-recommends chromium); }
 	$(CARGO) build --release --locked -p conch-gateway
 	cd $(WEB) && npm run figures
 

@@ -15,7 +15,15 @@ const MEASURED_CHARS_MAX = 5_000;
 /** With a keyboard Enter sends; on a touch screen it is a new line, and the button sends. */
 const entersSend = !matchMedia("(pointer: coarse)").matches;
 
-export function Composer({ info, title, onSend }: { info: ChannelInfo; title: string; onSend: () => void }) {
+interface Props {
+  info: ChannelInfo;
+  title: string;
+  onSend: () => void;
+  /** Puts a text into the field, before what is there. */
+  write: { current: (text: string) => void };
+}
+
+export function Composer({ info, title, onSend, write }: Props) {
   const { client, drafts } = useChat();
   const [text, setText] = useState(() => drafts.get(info.channel));
   const [error, setError] = useState<string | null>(null);
@@ -40,6 +48,11 @@ export function Composer({ info, title, onSend }: { info: ChannelInfo; title: st
     setText(to);
     setError(null);
   };
+  const writeBefore = (more: string): void => {
+    change([more, drafts.get(info.channel)].filter(Boolean).join("\n"));
+    field.current?.focus();
+  };
+  write.current = writeBefore;
   const onPaste = (event: ClipboardEvent): void => {
     const more = event.clipboardData?.getData("text/plain").length ?? 0;
     if (text.length + more <= FIELD_CHARS_MAX) return;
@@ -55,7 +68,7 @@ export function Composer({ info, title, onSend }: { info: ChannelInfo; title: st
     onSend();
     client.send(info.channel, sent).catch((failure: unknown) => {
       // Not kept anywhere yet: back into the field with it, before what was typed since.
-      change([sent, drafts.get(info.channel)].filter(Boolean).join("\n"));
+      writeBefore(sent);
       setError(wordsFor(failure));
     });
     field.current?.focus();

@@ -1,6 +1,6 @@
 /** One conversation: its head, its messages, and where to write. */
 
-import type { ClientEvent, Id, Message } from "@conch/sdk";
+import type { ChannelInfo, ClientEvent, Id, Message } from "@conch/sdk";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Composer } from "./composer.js";
 import { GroupDialog } from "./group.js";
@@ -9,6 +9,7 @@ import { MessageList } from "./message-list.js";
 import { clean } from "./names.js";
 import { describe } from "./notes.js";
 import { Avatar, IconButton } from "./parts.js";
+import { isBare } from "./rows.js";
 import { route, titleOf, useChat } from "./state.js";
 
 /** After so long a conversation that is not there is said not to be. */
@@ -30,9 +31,10 @@ export function Conversation({ channel }: { channel: Id }) {
     });
   }).current;
   const jump = useRef<() => void>(() => {});
+  const write = useRef<(text: string) => void>(() => {});
   const heading = useRef<HTMLHeadingElement>(null);
   const history = useMemo(() => new History(client, channel, draw), [client, channel]);
-  const info = client.channel(channel);
+  const info = client.channelInfo(channel);
   const isThere = info !== undefined;
   // Where new messages begin is settled when the conversation is opened, and again while nobody looks.
   const readSeq = useRef<number | null | undefined>(undefined);
@@ -42,7 +44,7 @@ export function Conversation({ channel }: { channel: Id }) {
     void client.openChannel(channel).catch(() => {});
     const late = setTimeout(() => setLate(true), PATIENCE_MS);
     const say = (message: Message): void => {
-      if (message.author === client.user || document.visibilityState !== "visible") return;
+      if (message.author === client.user || isBare(message) || document.visibilityState !== "visible") return;
       const text = message.content.is === "text" ? `${people.display(message.author)}: ${message.content.text.slice(0, SPOKEN_CHARS)}` : null;
       setSpoken(text ?? describe(message, client.user, people));
     };
@@ -78,6 +80,7 @@ export function Conversation({ channel }: { channel: Id }) {
     if (document.activeElement === document.body || document.activeElement?.matches(".entry")) heading.current?.focus();
   }, [history, isThere]);
 
+  const sizeInWords = useSize(info);
   const onSend = (): void => {
     // Who answers has seen what was new.
     readSeq.current = null;
@@ -99,7 +102,7 @@ export function Conversation({ channel }: { channel: Id }) {
   }
   const title = titleOf(info, people);
   const peer = info.peer === null ? undefined : people.get(info.peer);
-  const about = info.kind === "group" ? (info.left ? "You are no longer in this group" : "Group") : peer ? `@${peer.handle}` : "";
+  const about = info.kind === "group" ? (info.left ? "You are no longer in this group" : sizeInWords) : peer ? `@${peer.handle}` : "";
   return (
     <section class="conversation" aria-label={title}>
       <header class="conversation-head">
@@ -113,10 +116,46 @@ export function Conversation({ channel }: { channel: Id }) {
         </div>
         {info.kind === "group" && !info.left && <IconButton icon="people" label="Members" onClick={() => setDialog(true)} />}
       </header>
-      <MessageList info={info} history={history} pending={client.outbox(channel)} readSeq={readSeq.current ?? null} jump={jump} />
+      <MessageList info={info} title={title} history={history} pending={client.outbox(channel)} readSeq={readSeq.current ?? null} jump={jump} onEdit={(text) => write.current(text)} />
       <p class="visually-hidden" aria-live="polite" data-spoken>{clean(spoken, "", SPOKEN_CHARS)}</p>
-      <Composer key={channel} info={info} title={title} onSend={onSend} />
+      <Composer key={channel} info={info} title={title} onSend={onSend} write={write} />
       {dialog && <GroupDialog info={info} title={title} onClose={() => setDialog(false)} />}
     </section>
   );
+}
+
+/** How many are in a group, in words: asked once, then counted along. Offline: that it is a group. */
+function useSize(info: ChannelInfo | undefined): string {
+  const { client, people } = useChat();
+  const [size, setSize] = useState(0);
+  const isIn = info?.kind === "group" && !info.left;
+  const id = info?.channel;
+  useEffect(() => {
+    if (!isIn || id === undefined) return;
+    let isGone = false;
+    let isKnown = false;
+    const ask = (): void => {
+      client.members(id).then(
+        (members) => {
+          isKnown = true;
+          for (const it of members) people.learn(it);
+          if (!isGone) setSize(members.length);
+        },
+        () => {},
+      );
+    };
+    ask();
+    const stop = client.on((event) => {
+      if (event.is === "connection" && event.state.is === "online" && !isKnown) ask();
+      if (event.is !== "message" || event.message.channel !== id || !isKnown) return;
+      const { content } = event.message;
+      if (content.is === "members-added") setSize((n) => n + content.members.length);
+      if (content.is === "member-removed" || content.is === "member-left") setSize((n) => n - content.members.length);
+    });
+    return () => {
+      isGone = true;
+      stop();
+    };
+  }, [client, people, id, isIn]);
+  return size < 1 ? "Group" : size === 1 ? "Only you" : `${size.toLocaleString()} members`;
 }

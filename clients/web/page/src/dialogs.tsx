@@ -30,9 +30,9 @@ function NewDirect({ onDone }: { onDone: () => void }) {
     event.preventDefault();
     run(async () => {
       const person = await find(handle);
-      const { channelId } = await client.api.openDirect(person.userId);
+      const { id } = await client.direct(person.user);
       onDone();
-      route.go(channelId);
+      route.go(id);
     });
   };
   return (
@@ -62,7 +62,7 @@ function NewGroup({ onDone }: { onDone: () => void }) {
   const add = async (): Promise<Person[]> => {
     if (handle.trim() === "") return members;
     const person = await find(handle);
-    const isThere = person.userId === client.user || members.some((it) => it.userId === person.userId);
+    const isThere = person.user === client.user || members.some((it) => it.user === person.user);
     const more = isThere ? members : [...members, person];
     setMembers(more);
     setHandle("");
@@ -73,9 +73,9 @@ function NewGroup({ onDone }: { onDone: () => void }) {
     event.preventDefault();
     run(async () => {
       const all = await add();
-      const { channelId } = await client.api.createGroup(title.trim(), all.map((it) => it.userId), key);
+      const { id } = await client.createGroup(title.trim(), all.map((it) => it.user), key);
       onDone();
-      route.go(channelId);
+      route.go(id);
     });
   };
   const leaveOut = (person: Person): void => {
@@ -105,7 +105,7 @@ function NewGroup({ onDone }: { onDone: () => void }) {
       {members.length > 0 && (
         <ul class="chips" aria-label="Members of the new group">
           {members.map((it) => (
-            <li key={it.userId}>
+            <li key={it.user}>
               <span dir="auto">{clean(it.displayName, it.handle)}</span>
               <button type="button" aria-label={`Leave out ${it.handle}`} onClick={() => leaveOut(it)}><Icon name="close" /></button>
             </li>
@@ -122,7 +122,7 @@ export function Devices({ onClose }: { onClose: () => void }) {
   const { client } = useChat();
   const { error, run } = useWork();
   const [devices, setDevices] = useState<Device[] | null>(null);
-  const load = async (): Promise<void> => setDevices(await client.api.devices());
+  const load = async (): Promise<void> => setDevices(await client.devices());
   useEffect(() => run(load), []);
   return (
     <Dialog title="Devices" onClose={onClose}>
@@ -130,13 +130,13 @@ export function Devices({ onClose }: { onClose: () => void }) {
       {devices === null && !error && <p class="muted" role="status">Loading…</p>}
       <ul class="members">
         {devices?.map((it) => (
-          <li key={it.deviceId}>
+          <li key={it.device}>
             <span class="member-name">
               <span dir="auto">{clean(it.name, "Unnamed device")}{it.current ? " (this one)" : ""}</span>
               <span class="muted">Since {dayName(it.createdMs).toLocaleLowerCase()}{it.current ? "" : `, last used ${brief(it.seenMs)}`}</span>
             </span>
             {!it.current && (
-              <button type="button" class="quiet danger-text" onClick={() => run(async () => (await client.api.removeDevice(it.deviceId), load()))}>
+              <button type="button" class="quiet danger-text" onClick={() => run(async () => (await client.removeDevice(it.device), load()))}>
                 Log out<span class="visually-hidden"> {clean(it.name, "device")}</span>
               </button>
             )}
@@ -154,11 +154,12 @@ export function LogOut({ waiting, onLogOut, onClose }: { waiting: number; onLogO
   return (
     <Dialog title="Log out?" onClose={onClose}>
       <p>
-        {waiting === 1 ? "One message is" : `${waiting.toLocaleString()} messages are`} not sent yet and will be lost. They go out by themselves once
-        there is a connection.
+        {waiting === 1
+          ? "One message is not sent yet and will be lost. It goes out by itself once there is a connection."
+          : `${waiting.toLocaleString()} messages are not sent yet and will be lost. They go out by themselves once there is a connection.`}
       </p>
       <p class="confirm">
-        <button type="button" class="danger" onClick={onLogOut}>Log out and lose them</button>
+        <button type="button" class="danger" onClick={onLogOut}>Log out and lose {waiting === 1 ? "it" : "them"}</button>
         <button type="button" onClick={onClose} autoFocus>Stay</button>
       </p>
     </Dialog>

@@ -2,7 +2,7 @@
  * What was typed and not sent, kept with its conversation on this device: over switching, reload and log-in.
  *
  * In `localStorage`, one entry for each conversation; in memory where that is denied or full. Logging out by oneself forgets
- * all of them.
+ * all of them, and nothing is written any more by what is still open. One object for each client.
  */
 
 import type { Id } from "@conch/sdk";
@@ -16,10 +16,19 @@ export class Drafts {
   private readonly texts = new Map<Id, string>();
   private readonly unsaved = new Set<Id>();
   private timer: ReturnType<typeof setTimeout> | undefined;
+  private readonly onHide = (): void => this.save();
+  private isForgotten = false;
 
   constructor(private readonly user: Id) {
-    addEventListener("pagehide", () => this.save());
-    document.addEventListener("visibilitychange", () => document.visibilityState === "hidden" && this.save());
+    addEventListener("pagehide", this.onHide);
+    document.addEventListener("visibilitychange", this.onHide);
+  }
+
+  /** Writes down what is not yet, and listens to the page no longer. */
+  end(): void {
+    this.save();
+    removeEventListener("pagehide", this.onHide);
+    document.removeEventListener("visibilitychange", this.onHide);
   }
 
   private name(channel: Id): string {
@@ -55,6 +64,7 @@ export class Drafts {
 
   save(): void {
     clearTimeout(this.timer);
+    if (this.isForgotten) return;
     for (const channel of this.unsaved) {
       const text = this.texts.get(channel) ?? "";
       try {
@@ -69,6 +79,7 @@ export class Drafts {
 
   /** On log-out: nothing of this person stays on the device. */
   forget(): void {
+    this.isForgotten = true;
     clearTimeout(this.timer);
     this.unsaved.clear();
     this.texts.clear();

@@ -39,7 +39,7 @@ export function useFinder(): (typed: string) => Promise<Person> {
   return async (typed) => {
     const handle = typed.trim().replace(/^@/, "").toLowerCase();
     try {
-      const person = await client.api.personByHandle(handle);
+      const person = await client.userByHandle(handle);
       people.learn(person);
       return person;
     } catch (error) {

@@ -13,13 +13,19 @@ export function GroupDialog({ info, title, onClose }: { info: ChannelInfo; title
   const [members, setMembers] = useState<ChannelMember[] | null>(null);
   const [isLeaving, setLeaving] = useState(false);
   const load = async (): Promise<void> => {
-    const list = await client.api.members(info.channel);
+    const list = await client.members(info.channel);
     for (const it of list) people.learn(it);
-    setMembers(list);
+    setMembers(list.sort(byRoleAndName));
   };
   useEffect(() => {
-    if (!info.left) run(load);
-  }, [info.channel, info.heldTo, info.left]);
+    if (info.left) return;
+    run(load);
+    // Somebody comes or goes while this is open.
+    return client.on((event) => {
+      if (event.is !== "message" || event.message.channel !== info.channel || !("members" in event.message.content)) return;
+      load().catch(() => {});
+    });
+  }, [client, info.channel, info.left]);
   // Removed while this was open.
   useEffect(() => {
     if (info.left) onClose();
@@ -27,7 +33,7 @@ export function GroupDialog({ info, title, onClose }: { info: ChannelInfo; title
   const mayManage = info.role !== "member";
   const leave = (): void =>
     run(async () => {
-      await client.api.removeMember(info.channel, client.user);
+      await client.leave(info.channel);
       onClose();
     });
   return (
@@ -38,14 +44,14 @@ export function GroupDialog({ info, title, onClose }: { info: ChannelInfo; title
         {members === null && !error && <p class="muted" role="status">Loading…</p>}
         <ul class="members">
           {members?.map((it) => (
-            <li key={it.userId}>
-              <Avatar id={it.userId} name={clean(it.displayName, it.handle)} />
+            <li key={it.user}>
+              <Avatar id={it.user} name={clean(it.displayName, it.handle)} />
               <span class="member-name">
-                <span dir="auto">{clean(it.displayName, it.handle)}{it.userId === client.user ? " (you)" : ""}</span>
+                <span dir="auto">{clean(it.displayName, it.handle)}{it.user === client.user ? " (you)" : ""}</span>
                 <span class="muted">@{it.handle}{it.role === "member" ? "" : ` · ${it.role}`}</span>
               </span>
-              {mayManage && it.userId !== client.user && it.role !== "owner" && (
-                <button type="button" class="quiet" onClick={() => run(async () => (await client.api.removeMember(info.channel, it.userId), load()))}>
+              {mayManage && it.user !== client.user && it.role !== "owner" && (
+                <button type="button" class="quiet" onClick={() => run(async () => (await client.removeMember(info.channel, it.user), load()))}>
                   Remove<span class="visually-hidden"> {it.handle}</span>
                 </button>
               )}
@@ -68,6 +74,10 @@ export function GroupDialog({ info, title, onClose }: { info: ChannelInfo; title
   );
 }
 
+const RANK = { owner: 0, admin: 1, member: 2 };
+const byRoleAndName = (a: ChannelMember, b: ChannelMember): number =>
+  RANK[a.role] - RANK[b.role] || clean(a.displayName, a.handle).localeCompare(clean(b.displayName, b.handle));
+
 function Rename({ info }: { info: ChannelInfo }) {
   const { client } = useChat();
   const { busy, error, run } = useWork();
@@ -78,7 +88,7 @@ function Rename({ info }: { info: ChannelInfo }) {
     event.preventDefault();
     if (!isChanged) return;
     run(async () => {
-      const { title: taken } = await client.api.renameGroup(info.channel, title.trim());
+      const { title: taken } = await client.api.rename(info.channel, title.trim());
       setTitle(taken);
       setDone(true);
     });
@@ -108,7 +118,7 @@ function Add({ info, onAdded }: { info: ChannelInfo; onAdded: () => Promise<void
     event.preventDefault();
     run(async () => {
       const person = await find(handle);
-      await client.api.addMembers(info.channel, [person.userId]);
+      await client.addMembers(info.channel, [person.user]);
       setHandle("");
       await onAdded();
     });

@@ -47,7 +47,7 @@ export class History {
     return this.messages.at(-1)?.seq ?? 0;
   }
   private get heldTo(): number {
-    return this.client.channel(this.channel)?.heldTo ?? 0;
+    return this.client.channelInfo(this.channel)?.heldTo ?? 0;
   }
 
   /** Goes to the newest messages. */
@@ -63,7 +63,7 @@ export class History {
   async toLine(readSeq: number): Promise<void> {
     await this.goTo(async () => {
       await this.hold(readSeq + 1);
-      const { firstSeq, heldFrom, heldTo } = this.client.channel(this.channel) ?? { firstSeq: 0, heldFrom: 0, heldTo: 0 };
+      const { firstSeq, heldFrom, heldTo } = this.client.channelInfo(this.channel) ?? { firstSeq: 0, heldFrom: 0, heldTo: 0 };
       const isFar = heldFrom > Math.max(readSeq + 1, firstSeq) && this.trouble === null;
       const line = Math.max(readSeq, heldFrom - 1);
       this.messages = isFar ? [] : await this.client.messages(this.channel, CONTEXT + PAGE, Math.min(line + PAGE, heldTo) + 1);
@@ -76,7 +76,7 @@ export class History {
   /** Makes this device hold `seq`, if that is not too far and there is a connection. */
   private async hold(seq: number): Promise<void> {
     for (let loads = 0; loads < LINE_LOADS_MAX; loads++) {
-      const info = this.client.channel(this.channel);
+      const info = this.client.channelInfo(this.channel);
       if (!info || info.heldFrom <= Math.max(seq, info.firstSeq)) return;
       if (!(await this.load())) return;
     }

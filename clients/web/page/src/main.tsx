@@ -13,12 +13,12 @@ import { Welcome } from "./welcome.js";
 
 function App() {
   const [session, setSession] = useState(() => Session.load(server, tokens));
-  const [client, setClient] = useState<Client | null>(null);
+  const [open, setOpen] = useState<{ client: Client; drafts: Drafts } | null>(null);
   const [notice, setNotice] = useState<string | null>(null);
 
   useEffect(() => {
     if (!session) return;
-    let opened: Client | null = null;
+    let opened: { client: Client; drafts: Drafts } | null = null;
     let isGone = false;
     const leave = (words: string): void => {
       if (isGone) return;
@@ -26,7 +26,7 @@ function App() {
       session.forget();
       setNotice(words);
       route.go(null);
-      setClient(null);
+      setOpen(null);
       setSession(null);
     };
     const hear = (event: ClientEvent): void => {
@@ -36,38 +36,42 @@ function App() {
         opened = null;
         leave(keepUnsent(ended) ? `${word} What you wrote and was not sent is there again when you log in.` : word);
         // What this device received is not its own any more.
-        void ended.logOut().catch(() => {});
+        void ended.client.logOut().catch(() => {});
       } else if (event.is === "over") {
+        // What was written down here in between would stay.
+        opened?.drafts.forget();
         leave("You logged out in another window.");
       }
     };
     openClient(session).then(
       (it) => {
         if (isGone) return void it.close();
-        opened = it;
+        opened = { client: it, drafts: new Drafts(it.user) };
         it.on(hear);
-        setClient(it);
+        setOpen(opened);
       },
       () => leave("This browser does not run the page. Try another one, or a newer version of it."),
     );
     return () => {
       isGone = true;
-      void opened?.close();
+      opened?.drafts.end();
+      void opened?.client.close();
     };
   }, [session]);
 
-  const logOut = async (): Promise<void> => {
-    new People(client!, () => {}).forget();
-    new Drafts(client!.user).forget();
-    await client!.logOut();
+  const logOut = async ({ client, drafts }: { client: Client; drafts: Drafts }): Promise<void> => {
+    drafts.forget();
+    await client.logOut();
+    // Last: an answer about people may have come in between.
+    new People(client, () => {}).forget();
     setNotice(null);
     route.go(null);
-    setClient(null);
+    setOpen(null);
     setSession(null);
   };
   if (!session) return <Welcome notice={notice} onSession={setSession} />;
-  if (!client) return <p class="boot" role="status">One moment…</p>;
-  return <ChatPage client={client} onLogOut={() => void logOut()} />;
+  if (!open) return <p class="boot" role="status">One moment…</p>;
+  return <ChatPage client={open.client} drafts={open.drafts} onLogOut={() => void logOut(open)} />;
 }
 
 /** Why this device is logged out, if it is. */
@@ -80,14 +84,13 @@ function endOf(state: ConnectionState): string | null {
   return state.code === Code.accountClosed ? "This account was closed." : null;
 }
 
-/** Nobody logged out by themselves: what they wrote becomes drafts. Returns whether there was something. */
-function keepUnsent(client: Client): boolean {
-  const drafts = new Drafts(client.user);
+/** Nobody logged out by themselves: what they wrote becomes drafts, by one of the tabs. Returns whether there was something. */
+function keepUnsent({ client, drafts }: { client: Client; drafts: Drafts }): boolean {
   let isAny = false;
   for (const { channel } of client.channels()) {
     for (const { text, state } of client.outbox(channel)) {
       if (state === "sent") continue;
-      drafts.add(channel, text);
+      if (client.isLeader) drafts.add(channel, text);
       isAny = true;
     }
   }
@@ -95,11 +98,10 @@ function keepUnsent(client: Client): boolean {
   return isAny;
 }
 
-function ChatPage({ client, onLogOut }: { client: Client; onLogOut: () => void }) {
+function ChatPage({ client, drafts, onLogOut }: { client: Client; drafts: Drafts; onLogOut: () => void }) {
   const [, draw] = useState(0);
   const [selected, setSelected] = useState<Id | null>(route.read());
   const people = useMemo(() => new People(client, () => draw((n) => n + 1)), [client]);
-  const drafts = useMemo(() => new Drafts(client.user), [client]);
   // Another object with every drawing, so that names that came are drawn everywhere.
   const chat = { client, people, drafts };
   const title = useRef("");

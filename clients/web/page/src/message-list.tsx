@@ -5,7 +5,7 @@
  * where it is on the screen, whatever is added or cut above and below it. What was on the screen counts as read.
  */
 
-import type { ChannelInfo, Message, OutboxMessage } from "@conch/sdk";
+import { type ChannelInfo, type Message, type OutboxMessage, refusalAdvice } from "@conch/sdk";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import type { History } from "./history.js";
 import { cut } from "./names.js";
@@ -39,9 +39,12 @@ interface Props {
   readSeq: number | null;
   /** Goes to the newest message. */
   jump: { current: () => void };
+  title: string;
+  /** A refused text goes back to where it is written; not offered where one cannot write. */
+  onEdit: (text: string) => void;
 }
 
-export function MessageList({ info, history, pending, readSeq, jump }: Props) {
+export function MessageList({ info, title, history, pending, readSeq, jump, onEdit }: Props) {
   const { client, people } = useChat();
   const box = useRef<HTMLDivElement>(null);
   const list = useRef<HTMLDivElement>(null);
@@ -52,8 +55,12 @@ export function MessageList({ info, history, pending, readSeq, jump }: Props) {
   const readTimer = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
   const [isAway, setAway] = useState(false);
 
+  /** Where the list was scrolled to when that was looked at last. */
+  const noted = useRef(0);
+
   // Before this drawing: behind it the browser may have moved what became shorter.
   const scrolledTo = box.current?.scrollTop ?? 0;
+  const wasAway = box.current !== null && box.current.scrollHeight - scrolledTo - box.current.clientHeight >= AT_END;
 
   /** The first row that ends below `y`, by halving: rows stand one below the other. */
   const rowAt = (y: number): HTMLElement | null => {
@@ -70,6 +77,7 @@ export function MessageList({ info, history, pending, readSeq, jump }: Props) {
   const note = (): void => {
     const it = box.current!;
     const fromEnd = it.scrollHeight - it.scrollTop - it.clientHeight;
+    noted.current = it.scrollTop;
     sticks.current = history.follows && fromEnd < AT_END && !seeksLine.current;
     history.isWatchedAtEnd = sticks.current;
     setAway(!sticks.current && !seeksLine.current && (fromEnd > AWAY || !history.follows));
@@ -85,7 +93,7 @@ export function MessageList({ info, history, pending, readSeq, jump }: Props) {
   /** The newest message that is on the screen. */
   const seenSeq = (): number => {
     const it = box.current!;
-    if (sticks.current) return client.channel(info.channel)?.heldTo ?? 0;
+    if (sticks.current) return client.channelInfo(info.channel)?.heldTo ?? 0;
     const y = it.scrollTop + it.clientHeight - SEEN;
     let row = rowAt(y) ?? (list.current!.lastElementChild as HTMLElement | null);
     while (row && (row.offsetTop > y || !Number(row.dataset["seq"]))) row = row.previousElementSibling as HTMLElement | null;
@@ -94,7 +102,7 @@ export function MessageList({ info, history, pending, readSeq, jump }: Props) {
   const read = (): void => {
     readTimer.current ??= setTimeout(() => {
       readTimer.current = undefined;
-      const held = client.channel(info.channel);
+      const held = client.channelInfo(info.channel);
       if (!held || !box.current || seeksLine.current || document.visibilityState !== "visible") return;
       const seq = seenSeq();
       if (seq > held.readSeq) void client.markRead(info.channel, seq).catch(() => {});
@@ -128,12 +136,12 @@ export function MessageList({ info, history, pending, readSeq, jump }: Props) {
       const line = at("unread");
       if (line) it.scrollTop += fromTop(line) - LINE_FROM_TOP;
       else toEnd();
-    } else if (sticks.current) {
+    } else if (sticks.current && !(wasAway && scrolledTo < noted.current)) {
       toEnd();
     } else if (anchor.current) {
       const { key, top, scrolled } = anchor.current;
       const row = at(key);
-      // A scroll that nobody heard of yet is the person's: it stays.
+      // A scroll that nobody heard of yet is the person's: it stays, also away from the end.
       if (row) it.scrollTop += fromTop(row) - (top - (scrolledTo - scrolled));
     }
     note();
@@ -177,8 +185,14 @@ export function MessageList({ info, history, pending, readSeq, jump }: Props) {
                 <button type="button" class="link" onClick={() => ((history.trouble = null), void history.older())}>Load them</button>
               </p>
             )}
-            {history.isLoaded && history.isAtStart && <p>{isEmpty ? "No messages yet. Write the first one." : "This is the beginning."}</p>}
+            {history.isLoaded && history.isAtStart && !isEmpty && <p>This is the beginning.</p>}
           </div>
+          {isEmpty && history.isAtStart && (
+            <div class="empty">
+              <Avatar id={info.peer ?? info.channel} name={title} group={info.kind === "group"} />
+              <p>{info.kind === "self" ? "Notes that only you see, on all your devices." : "No messages yet. Write the first one."}</p>
+            </div>
+          )}
           <div class="messages-rows" ref={list}>
             {rows.map((row) => (
               <div key={row.key} data-key={row.key} data-seq={seqOf(row)} class={`row row-${row.is}${"first" in row && row.first ? " row-first" : ""}`}>
@@ -212,7 +226,7 @@ export function MessageList({ info, history, pending, readSeq, jump }: Props) {
         return <Bubble message={message} mine={mine} first={first} last={last} name={people.display(message.author)} isGroup={isGroup} note={note} />;
       }
       case "pending":
-        return <PendingBubble pending={row.pending} last={row.last} />;
+        return <PendingBubble pending={row.pending} last={row.last} onEdit={info.left ? null : onEdit} />;
     }
   }
 }
@@ -266,19 +280,22 @@ function Text({ text }: { text: string }) {
   );
 }
 
-function PendingBubble({ pending, last }: { pending: OutboxMessage; last: boolean }) {
+function PendingBubble({ pending, last, onEdit }: { pending: OutboxMessage; last: boolean; onEdit: ((text: string) => void) | null }) {
   const { client } = useChat();
   const isRefused = pending.state === "refused";
+  const cancel = (): Promise<void> => client.cancel(pending.key).catch(() => {});
+  // What is not taken as it is will not be taken as it is again; and where one cannot write, nothing is.
+  const mayRepeat = onEdit !== null && (pending.code === null || refusalAdvice(pending.code) !== "edit");
   return (
     <article class={`bubble-place mine${last || isRefused ? " last" : ""}`}>
       <div class="bubble-column">
         <div class={`bubble bubble-${pending.state}`} dir="auto"><Text text={pending.text} /></div>
         {isRefused ? (
           <p class="meta meta-refused" role="alert">
-            <Icon name="alert" />
-            {wordsForRefusal(pending.code)}
-            <button type="button" class="link" onClick={() => void client.retry(pending.key).catch(() => {})}>Send again</button>
-            <button type="button" class="link" onClick={() => void client.cancel(pending.key).catch(() => {})}>Discard</button>
+            <span><Icon name="alert" /> {wordsForRefusal(pending.code)}</span>
+            {mayRepeat && <button type="button" class="link" onClick={() => void client.retry(pending.key).catch(() => {})}>Send again</button>}
+            {onEdit && <button type="button" class="link" onClick={() => (onEdit(pending.text), void cancel())}>Edit</button>}
+            <button type="button" class="link" onClick={() => void cancel()}>Discard</button>
           </p>
         ) : (
           <p class="meta">

@@ -16,7 +16,7 @@ export function describe(message: Message, me: Id, people: People): string {
   };
   switch (content.is) {
     case "created":
-      return content.title === "" ? "The conversation begins" : `${who} made the group “${clean(content.title, "Group")}”`;
+      return `${who} made the group “${clean(content.title, "Group")}”`;
     case "members-added":
       return `${who} added ${names(content.members)}`;
     case "member-removed":

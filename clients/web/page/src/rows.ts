@@ -20,6 +20,9 @@ export type Row =
 const isBubble = (message: Message): boolean =>
   message.content.is === "text" || message.content.is === "payload" || (message.content.is === "unknown" && message.content.kind < 16);
 
+/** A conversation's first event where it says nothing that its head does not: one of two people, and one's own notes. */
+export const isBare = ({ content }: Message): boolean => content.is === "created" && content.title === "";
+
 const joins = (a: Message, b: Message): boolean =>
   isBubble(a) && isBubble(b) && a.author === b.author && b.timeMs - a.timeMs < GROUP_MS && dayOf(a.timeMs) === dayOf(b.timeMs);
 
@@ -29,9 +32,10 @@ const joins = (a: Message, b: Message): boolean =>
 export function rowsOf(messages: Message[], pending: OutboxMessage[], me: Id, readSeq: number | null): Row[] {
   const rows: Row[] = [];
   let marked = readSeq === null;
-  messages.forEach((message, i) => {
-    const before = messages[i - 1];
-    const after = messages[i + 1];
+  const shown = messages.filter((it) => !isBare(it));
+  shown.forEach((message, i) => {
+    const before = shown[i - 1];
+    const after = shown[i + 1];
     if (!before || dayOf(before.timeMs) !== dayOf(message.timeMs)) rows.push({ is: "day", key: `d${message.seq}`, timeMs: message.timeMs });
     const mine = message.author === me;
     const isNew: boolean = !marked && message.seq > readSeq! && !mine && isBubble(message);

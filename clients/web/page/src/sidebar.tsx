@@ -7,6 +7,7 @@ import { clean } from "./names.js";
 import { describe } from "./notes.js";
 import { Avatar, Icon, IconButton, Logo } from "./parts.js";
 import { titleOf, useChat, useEvents } from "./state.js";
+import { isBare } from "./rows.js";
 import { brief } from "./time.js";
 
 const concerns = (event: ClientEvent): boolean => event.is !== "sends-delayed";
@@ -29,7 +30,7 @@ export function Sidebar({ selected, onLogOut }: { selected: Id | null; onLogOut:
   const isFresh = channels.length === 0;
   const isLoading = isFresh && client.connection.is !== "online";
 
-  return (
+  const list = (
     <section class="sidebar" aria-label="Conversations">
       <header class="sidebar-head">
         <h2>Conversations</h2>
@@ -69,10 +70,16 @@ export function Sidebar({ selected, onLogOut }: { selected: Id | null; onLogOut:
           ))}
         </ul>
       </nav>
+    </section>
+  );
+  // Not in the list: on a phone that is turned the list goes away, and what is open in front of it stays.
+  return (
+    <>
+      {list}
       {dialog === "new" && <NewConversation onClose={() => setDialog(null)} />}
       {dialog === "log-out" && <LogOut waiting={waiting} onLogOut={onLogOut} onClose={() => setDialog(null)} />}
       {dialog === "devices" && <Devices onClose={() => setDialog(null)} />}
-    </section>
+    </>
   );
 }
 
@@ -103,6 +110,7 @@ function Entry({ info, preview, isSelected, draft }: EntryProps) {
   const line = hasDraft ? short(draft) : waiting ? short(waiting.text) : preview ? lineOf(preview) : "";
 
   function lineOf(message: Message): string {
+    if (isBare(message)) return "No messages yet";
     if (message.content.is !== "text") return describe(message, client.user, people);
     const text = short(message.content.text);
     if (message.author === client.user) return `You: ${text}`;

@@ -49,16 +49,16 @@ export class People {
   ) {
     this.name = `conch.people:${client.user}`;
     try {
-      for (const person of JSON.parse(localStorage.getItem(this.name) ?? "[]") as Person[]) this.known.set(person.userId, person);
+      for (const person of JSON.parse(localStorage.getItem(this.name) ?? "[]") as Person[]) this.known.set(person.user, person);
     } catch {
       // Denied or damaged: the node knows.
     }
     const { session } = client;
-    this.learn({ userId: session.user, handle: session.handle, displayName: session.displayName });
+    this.learn({ user: session.user, handle: session.handle, displayName: session.displayName });
   }
 
   learn(person: Person): void {
-    this.known.set(person.userId, { userId: person.userId, handle: person.handle, displayName: person.displayName });
+    this.known.set(person.user, { user: person.user, handle: person.handle, displayName: person.displayName });
   }
 
   /** The person, if known; else asks for them, and everything is drawn again with the answer. */
@@ -81,12 +81,14 @@ export class People {
     const ids = [...this.wanted];
     this.wanted.clear();
     try {
-      for (const person of await this.client.api.people(ids)) this.learn(person);
+      for (const person of await this.client.people(ids)) this.learn(person);
     } catch {
       // Offline: asked for again, but not with the next drawing already.
       setTimeout(() => this.again(ids), ASK_AGAIN_MS);
       return;
     }
+    // Logged out in between: nothing of it stays here.
+    if (this.client.session.isOver) return;
     try {
       localStorage.setItem(this.name, JSON.stringify([...this.known.values()].slice(-KEPT_MAX)));
     } catch {

@@ -35,16 +35,21 @@ export function Welcome({ notice, onSession }: { notice: string | null; onSessio
       <div class="welcome-card">
         <Logo />
         <h1>Conch</h1>
-        <p class="muted">{isNew ? "Choose a handle, and write to people by theirs." : "Good to see you again."}</p>
+        <p class="muted">{isNew ? "Pick a handle: people find you by it." : "Good to see you again."}</p>
         {notice && <p class="notice" role="status">{notice}</p>}
         <form onSubmit={(event) => void submit(event)}>
           <label>
             Handle
             <input
               name="handle" required autocomplete="username" autocapitalize="none" spellcheck={false} minLength={3} maxLength={33}
-              placeholder="ada" autoFocus
+              placeholder="ada" autoFocus aria-describedby={isNew ? "handle-hint" : undefined}
             />
           </label>
+          {isNew && (
+            <p id="handle-hint" class="hint">
+              Letters a–z, digits, and _ . -
+            </p>
+          )}
           {isNew && (
             <label>
               Name <span class="muted">(optional)</span>
@@ -69,7 +74,7 @@ export function Welcome({ notice, onSession }: { notice: string | null; onSessio
           </button>
         </form>
         <p class="switch">
-          {isNew ? "You have an account?" : "New here?"}{" "}
+          {isNew ? "Already have an account?" : "New here?"}{" "}
           <button type="button" class="link" onClick={() => (setNew(!isNew), setError(null))}>
             {isNew ? "Log in" : "Sign up"}
           </button>

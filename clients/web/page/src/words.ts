@@ -48,6 +48,8 @@ export function wordsForRefusal(code: number | null): string {
       return "Not sent: this conversation is full.";
     case Code.quarantined:
       return "Not sent: this conversation is out of order on the server.";
+    case Code.outcomeUnknown:
+      return "Given up after seven days. It may have arrived: look before you send it again.";
     default:
       return "Not sent.";
   }

@@ -30,21 +30,21 @@ export class Author {
     readonly user: string,
   ) {}
 
-  static async at(browser: Browser, url: string, name: string): Promise<Author> {
+  static async at(browser: Browser, url: string, name: string, displayName = name): Promise<Author> {
     const context = await browser.newContext();
     const page = await context.newPage();
     await page.goto(`${url}/v1/node`);
     await page.evaluate(await sdk());
     const handle = `${name.toLowerCase()}${nextNumber()}`;
     const user = await page.evaluate(
-      async ({ handle, name, password }) => {
+      async ({ handle, displayName, password }) => {
         const tab = globalThis as unknown as Tab;
         const store = tab.sdk.localTokenStore("author");
-        const session = await tab.sdk.Session.signUp(location.origin, store, { handle, password, displayName: name });
+        const session = await tab.sdk.Session.signUp(location.origin, store, { handle, password, displayName });
         tab.client = await tab.sdk.Client.open(session);
         return session.user;
       },
-      { handle, name, password: PASSWORD },
+      { handle, displayName, password: PASSWORD },
     );
     return new Author(context, page, handle, user);
   }
@@ -53,7 +53,7 @@ export class Author {
   direct(handle: string): Promise<string> {
     return this.page.evaluate(async (it) => {
       const { client } = globalThis as unknown as Tab;
-      return (await client.api.openDirect((await client.api.personByHandle(it)).userId)).channelId;
+      return (await client.direct((await client.userByHandle(it)).user)).id;
     }, handle);
   }
 
@@ -62,8 +62,8 @@ export class Author {
     return this.page.evaluate(
       async ({ title, handles }) => {
         const { client } = globalThis as unknown as Tab;
-        const people = await Promise.all(handles.map((it) => client.api.personByHandle(it)));
-        return (await client.api.createGroup(title, people.map((it) => it.userId), crypto.randomUUID())).channelId;
+        const people = await Promise.all(handles.map((it) => client.userByHandle(it)));
+        return (await client.createGroup(title, people.map((it) => it.user))).id;
       },
       { title, handles },
     );
@@ -83,11 +83,41 @@ export class Author {
     );
   }
 
+  /** A text that mentions the people of those handles. */
+  async mention(channel: string, text: string, handles: string[]): Promise<void> {
+    await this.page.evaluate(
+      async ({ channel, text, handles }) => {
+        const { client } = globalThis as unknown as Tab;
+        const people = await Promise.all(handles.map((it) => client.userByHandle(it)));
+        await (await client.send(channel, text, { mentions: people.map((it) => it.user) })).outcome;
+      },
+      { channel, text, handles },
+    );
+  }
+
+  /** A file, as a native client sends one; these are its bytes. The SDK has no call for it. */
+  async file(channel: string, words: string): Promise<void> {
+    await this.page.evaluate(
+      async ({ channel, words }) => {
+        const { client } = globalThis as unknown as Tab;
+        const { tabs } = client as unknown as { tabs: { command(it: Sdk.Command): Promise<unknown> } };
+        const key = crypto.randomUUID().replaceAll("-", "");
+        await tabs.command({ is: "send", channel, key, kind: 3, flags: 0, tail: new TextEncoder().encode(words), createdMs: Date.now() });
+        while (client.outbox(channel).length > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+      },
+      { channel, words },
+    );
+  }
+
+  async rename(channel: string, title: string): Promise<void> {
+    await this.page.evaluate(({ channel, title }) => (globalThis as unknown as Tab).client.rename(channel, title), { channel, title });
+  }
+
   async addMember(channel: string, handle: string): Promise<void> {
     await this.page.evaluate(
       async ({ channel, handle }) => {
         const { client } = globalThis as unknown as Tab;
-        await client.api.addMembers(channel, [(await client.api.personByHandle(handle)).userId]);
+        await client.addMembers(channel, [(await client.userByHandle(handle)).user]);
       },
       { channel, handle },
     );
@@ -95,10 +125,10 @@ export class Author {
 
   /** The id of the person of that handle. */
   userOf(handle: string): Promise<string> {
-    return this.page.evaluate(async (it) => (await (globalThis as unknown as Tab).client.api.personByHandle(it)).userId, handle);
+    return this.page.evaluate(async (it) => (await (globalThis as unknown as Tab).client.userByHandle(it)).user, handle);
   }
 
   removeMember(channel: string, user: string): Promise<void> {
-    return this.page.evaluate(({ channel, user }) => (globalThis as unknown as Tab).client.api.removeMember(channel, user), { channel, user });
+    return this.page.evaluate(({ channel, user }) => (globalThis as unknown as Tab).client.removeMember(channel, user), { channel, user });
   }
 }

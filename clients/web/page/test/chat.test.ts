@@ -43,6 +43,7 @@ describe("chat", () => {
     await grace.open(/Harbour/);
     await until("the group's message", async () => (await placed(grace.page)).includes("welcome"));
 
+    for (const who of [ada, grace]) await who.page.locator(".conversation-title p", { hasText: "2 members" }).waitFor();
     await ada.page.getByRole("button", { name: "Members" }).click();
     const rename = ada.page.getByRole("button", { name: "Rename" });
     expect(await rename.isDisabled()).toBe(true);
@@ -60,6 +61,9 @@ describe("chat", () => {
     await linus.open(/Harbour/);
     await linus.say("hi all");
     await until("heard by all", async () => (await placed(grace.page)).includes("hi all"));
+    for (const who of [ada, grace, linus]) await who.page.locator(".conversation-title p", { hasText: "3 members" }).waitFor();
+    // The owner first, then by name.
+    expect(await ada.page.locator(".members .member-name > span:first-child").allTextContents()).toEqual(["Ada (you)", "Grace", "Linus"]);
     await ada.page.getByRole("button", { name: `Remove ${linus.handle}` }).click();
     await linus.page.getByText("You are not in this group any more").waitFor();
     await ada.page.getByRole("button", { name: "Close" }).click();
@@ -155,6 +159,17 @@ describe("chat", () => {
     expect(order).toEqual(["New conversation", "Your account", "Linus", "Grace", "Messages", "Message to Linus"]);
     await grace.say("and I?");
     await until("unread", async () => (await ada.page.locator(".badge").textContent({ timeout: 200 }).catch(() => "")) === "1 unread");
+  });
+
+  it("a device that is turned keeps what was open in front of it", async () => {
+    const [ada] = await stage.pair();
+    await ada.menu("Devices");
+    await ada.page.setViewportSize({ width: 390, height: 844 });
+    expect(await ada.page.locator(".sidebar").isVisible()).toBe(false);
+    expect(await ada.page.getByRole("dialog", { name: "Devices" }).isVisible()).toBe(true);
+    await ada.page.getByRole("button", { name: "Close" }).click();
+    await ada.page.getByRole("dialog").waitFor({ state: "detached" });
+    await ada.say("and can be written on");
   });
 
   it("on a phone: a list, a conversation, back, and the focus with it; Enter is a new line there", async () => {

@@ -201,6 +201,38 @@ describe("long conversations", () => {
     await until("all of it is read", async () => (await badge(grace)) === "");
   });
 
+  it("who scrolls away from the newest in the moment in which something is drawn is not pulled back", async () => {
+    const author = await stage.author("Ada");
+    const grace = await stage.person("Grace");
+    const channel = await author.direct(grace.handle);
+    await author.write(channel, counted("old", 60));
+    await grace.open(/Ada/);
+    await grace.page.locator(".jump").click();
+    await until("all is read", async () => (await badge(grace)) === "" && (await placed(grace.page)).at(-1) === "old 60" && (await isAtEnd(grace.page)));
+    // The next drawing comes behind a scroll of which no event has told yet.
+    await grace.page.evaluate(() => {
+      const real = window.requestAnimationFrame.bind(window);
+      const box = document.querySelector("[role=log]")!;
+      window.requestAnimationFrame = (draw) => {
+        window.requestAnimationFrame = real;
+        return real((now) => {
+          const edge = box.getBoundingClientRect().top + 40;
+          const row = [...box.querySelectorAll(".row-bubble")].find((it) => it.getBoundingClientRect().top > edge)!;
+          Object.assign(window, { row, before: row.getBoundingClientRect().top });
+          box.scrollTop -= 600;
+          draw(now);
+        });
+      };
+    });
+    await author.write(channel, ["new"]);
+    await until("it is counted", async () => (await grace.page.locator(".jump").textContent({ timeout: 200 }).catch(() => "")) === "1 new");
+    const moved = await grace.page.evaluate(() => {
+      const { row, before } = window as unknown as { row: Element; before: number };
+      return Math.round(row.getBoundingClientRect().top - before);
+    });
+    expect(moved).toBe(600);
+  });
+
   it("who looks at older messages keeps them before their eyes while many new ones come; own words lead to the end", async () => {
     const author = await stage.author("Ada");
     const grace = await stage.person("Grace");

@@ -11,7 +11,7 @@ export const program = process.env["CONCH_PROGRAM"] ?? join(root, "target/debug/
 
 export const target = join(root, "target");
 
-export async function until<T>(what: string, check: () => T | Promise<T>, withinMs = 20_000): Promise<NonNullable<T>> {
+export async function until<T>(what: string, check: () => T | Promise<T>, withinMs = 40_000): Promise<NonNullable<T>> {
   const end = Date.now() + withinMs;
   for (;;) {
     const value = await check();

@@ -33,6 +33,7 @@ export class Person {
   /** `before`: what the browser of this person is like, before the page is opened in it. */
   static async at(browser: Browser, url: string, options: ContextOptions = {}, before?: (context: BrowserContext) => Promise<void>): Promise<Person> {
     const context = await browser.newContext({ locale: "en-GB", ...options });
+    context.setDefaultTimeout(60_000);
     // Every breach of the policy, in words of our own: the console's may change.
     await context.addInitScript(() =>
       document.addEventListener("securitypolicyviolation", (it) => console.log(`Content Security Policy: ${it.effectiveDirective} ${it.blockedURI}`)),

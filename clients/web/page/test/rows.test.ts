@@ -36,6 +36,12 @@ describe("rows", () => {
     expect(shape([say(1, "a", NOON), say(2, "a", NOON, left), say(3, "a", NOON)])).toBe("day (1) note (3)");
   });
 
+  it("the first event of two people's conversation is no line; that of a group is", () => {
+    const made = (title: string): Content => ({ is: "created", title, members: [] });
+    expect([shape([say(1, "a", NOON, made(""))]), shape([say(1, "a", NOON, made("")), say(2, "a", NOON)])]).toEqual(["", "day (2)"]);
+    expect(shape([say(1, "a", NOON, made("Harbour"))])).toBe("day note");
+  });
+
   it("an own message keeps its key when it gets its place", () => {
     const pending: OutboxMessage = { channel: "1", key: "k", text: "x", createdMs: NOON, state: "waiting", code: null };
     const before = rowsOf([], [pending], "me", null).at(-1)!;

@@ -49,8 +49,8 @@ export class Stage {
   }
 
   /** Somebody who writes through the SDK, much and fast. */
-  async author(name: string): Promise<Author> {
-    const it = await Author.at(this.browser, this.node.url, name);
+  async author(name: string, displayName = name): Promise<Author> {
+    const it = await Author.at(this.browser, this.node.url, name, displayName);
     this.authors.push(it);
     return it;
   }

@@ -22,7 +22,12 @@ describe("text is text", () => {
     "\u202Egnp.exe\u202C",
     `z${"\u0301".repeat(10_000)}algo`,
     "<math><mtext></p><style><img src onerror=alert(1)>",
+    "[click](javascript:alert(1)) ![x](x\" onerror=\"alert(1)) <javascript:alert(1)> `<b>`",
+    "data:text/html,<script>alert(1)</script>",
+    "@<img src=x onerror=alert(1)> @ada",
   ];
+  /** What there would be if anything of somebody's words were markup. */
+  const MARKUP = "img, script:not([src]), iframe, object, embed, style, base, meta[http-equiv], math, .bubble a, .bubble svg, .bubble b, [onerror], [onload], a[href^='javascript' i], a[href^='data' i]";
 
   it("nothing of the corpus is ever HTML, as a message, a name or a title (A41)", async () => {
     const [ada, grace] = await Promise.all([stage.person("Ada", "<img src=x onerror=alert(1)>"), stage.person("Grace", "<b>Grace</b>")]);
@@ -38,12 +43,52 @@ describe("text is text", () => {
       await until("all of it is there", async () => (await placed(who.page)).length === CORPUS.length);
       const shown = await placed(who.page);
       CORPUS.forEach((text, i) => expect(shown[i]!.startsWith(text.slice(0, 2_000))).toBe(true));
-      const elements = await who.page.locator("img, script:not([src]), iframe, style, .bubble a, .bubble svg, math").count();
-      expect(elements).toBe(0);
+      expect(await who.page.locator(MARKUP).count()).toBe(0);
     }
     // A tower of marks does not leave its bubble.
     const heights = await grace.page.locator(".row-bubble").evaluateAll((rows) => rows.map((row) => row.getBoundingClientRect().height));
     expect(Math.max(...heights)).toBeLessThan(400);
+  });
+
+  it("nor is it a device's name, a handle that was typed, a draft, a file, a mention, a title that changes (A41)", async () => {
+    const BAD = "<img src=x onerror=alert(1)>";
+    const author = await stage.author("Mallory", BAD);
+    const ada = await stage.person("Ada", BAD);
+    const channel = await author.group(BAD, [ada.handle]);
+    await author.mention(channel, `hello @${BAD}`, [ada.handle]);
+    await author.file(channel, `"><svg onload=alert(1)>.svg`);
+    const clean = async (where: string): Promise<void> => {
+      expect([where, await ada.page.locator(MARKUP).count()]).toEqual([where, 0]);
+    };
+    await ada.open(BAD);
+    await until("words and file are there", async () => (await placed(ada.page)).length === 2);
+    expect(await placed(ada.page)).toEqual([`hello @${BAD}`, "A file, which this page cannot show"]);
+    await author.rename(channel, `</title><script>alert(1)</script>${BAD}`.slice(0, 100));
+    await ada.page.getByRole("log").getByText("renamed the group to “</title>").waitFor();
+    await ada.page.getByRole("heading", { name: "</title>" }).first().waitFor();
+    await clean("the conversation");
+    await ada.page.getByRole("button", { name: "Members" }).click();
+    await until("both are listed", async () => (await ada.page.locator(".members li").count()) === 2);
+    await clean("its members");
+    await ada.page.getByRole("button", { name: "Close" }).click();
+    await field(ada.page).fill(`</textarea>${BAD}`);
+    await ada.close();
+    await ada.page.getByText("Draft: ").waitFor();
+    await clean("the list, with a draft");
+    await ada.page.getByRole("button", { name: "New conversation" }).click();
+    await ada.page.getByLabel("Their handle").fill(BAD);
+    await ada.page.getByRole("button", { name: "Start" }).click();
+    await ada.page.getByRole("alert").filter({ hasText: "Nobody has the handle @<img" }).waitFor();
+    await clean("a handle that nobody has");
+    await ada.page.keyboard.press("Escape");
+    const said = await fetch(`${stage.node.url}/v1/sessions`, {
+      method: "POST", headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ handle: ada.handle, password: PASSWORD, device_name: BAD, platform: BAD.slice(0, 20) }),
+    });
+    expect(said.status).toBe(201);
+    await ada.menu("Devices");
+    await ada.page.locator(".members li", { hasText: BAD }).waitFor();
+    await clean("the devices");
   });
 
   it("names that want to turn or break their surroundings stand in one line, isolated and clipped", async () => {

@@ -31,6 +31,10 @@ export function useInfiniteScroll(messages: Messages): InfiniteScroll {
   const anchor = useRef<{ seq: string; top: number } | null>(null);
   const isAtEnd = useRef(true);
   const latest = useRef(messages);
+  /** Where it was scrolled to when that was looked at last. */
+  const noted = useRef(0);
+  // Before this drawing: what differs from that is the person's scrolling, of which no event has told yet.
+  const scrolledTo = box.current?.scrollTop ?? 0;
 
   /** Remembers what is in view, and loads where it ends. */
   const look = useCallback((): void => {
@@ -38,6 +42,7 @@ export function useInfiniteScroll(messages: Messages): InfiniteScroll {
     if (!it) return;
     const { hasOlder, hasNewer, loading, trouble } = latest.current;
     const below = it.scrollHeight - it.scrollTop - it.clientHeight;
+    noted.current = it.scrollTop;
     isAtEnd.current = !hasNewer && below <= AT_END;
     const first = rows(it).find((row) => topIn(it, row) + row.offsetHeight > 0);
     anchor.current = first ? { seq: first.dataset["seq"]!, top: topIn(it, first) } : null;
@@ -51,9 +56,11 @@ export function useInfiniteScroll(messages: Messages): InfiniteScroll {
     const it = box.current;
     if (!it) return;
     const { seq, top } = anchor.current ?? {};
-    const row = isAtEnd.current ? undefined : rows(it).find((one) => one.dataset["seq"] === seq);
-    if (row && top !== undefined) it.scrollTop += topIn(it, row) - top;
-    else if (isAtEnd.current && !messages.hasNewer) it.scrollTop = it.scrollHeight;
+    const unheard = scrolledTo - noted.current;
+    const hasLeft = unheard < 0 && it.scrollHeight - it.scrollTop - it.clientHeight > AT_END;
+    const row = isAtEnd.current && !hasLeft ? undefined : rows(it).find((one) => one.dataset["seq"] === seq);
+    if (row && top !== undefined) it.scrollTop += topIn(it, row) - (top - unheard);
+    else if (isAtEnd.current && !hasLeft && !messages.hasNewer) it.scrollTop = it.scrollHeight;
     look();
   });
 

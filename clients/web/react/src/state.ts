@@ -44,7 +44,7 @@ export function useChannel(channel: Id): ChannelInfo | undefined {
     const concerns = (event: ClientEvent): boolean =>
       event.is === "changed" || (event.is === "channel" && event.info.channel === channel) ||
       (event.is === "channel-removed" && event.channel === channel);
-    return new Feed(client, () => client.channel(channel), concerns);
+    return new Feed(client, () => client.channelInfo(channel), concerns);
   }, [client, channel]);
   return useFeed(feed);
 }

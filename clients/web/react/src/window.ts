@@ -144,7 +144,7 @@ export class MessageWindow {
       // The device let go of what follows (nobody else showed it): a gap must not be drawn.
       if (newer[0]?.seq !== last + 1) return this.showNewest(isOver);
       this.put([...this.state.messages, ...newer], "oldest");
-      const held = this.client.channel(this.channel)?.heldTo ?? 0;
+      const held = this.client.channelInfo(this.channel)?.heldTo ?? 0;
       if ((newer.at(-1)?.seq ?? last) >= held) this.set({ hasNewer: false });
     });
 

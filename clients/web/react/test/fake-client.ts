@@ -55,7 +55,7 @@ export class FakeClient {
     return [...this.list];
   }
 
-  channel(channel: Id): ChannelInfo | undefined {
+  channelInfo(channel: Id): ChannelInfo | undefined {
     if (channel !== "1") return undefined;
     if (this.one?.heldTo !== this.heldTo) this.one = this.info();
     return this.one;

@@ -4,10 +4,14 @@
  * @module @conch/sdk
  */
 
-export { Api, ApiError, type Channel, type ChannelMember, type Device, type Person, type Tokens, type TokenSource } from "./browser/api.js";
-export { Client, type ClientEvent, type ClientOptions, type OutboxMessage, type SendHandle, type SendOptions, type SendOutcome, type StorageState } from "./browser/client.js";
+export { Api, ApiError, type ChannelDetails, type ChannelMember, type Device, type Login, type Person, type TokenSource } from "./browser/api.js";
+export { Channel } from "./browser/channel.js";
+export { Client, type ClientOptions } from "./browser/client.js";
 export { Session, type SessionOwner, type TokenStore, localTokenStore } from "./browser/session.js";
 export { type Store, openStore } from "./browser/store.js";
+export {
+  type ClientEvent, type OutboxMessage, type RefusalAdvice, type SendHandle, type SendOptions, type SendOutcome, type StorageState, refusalAdvice,
+} from "./browser/events.js";
 export { type Timer, defaultTimer, plainTimer, workerTimer } from "./browser/timer.js";
 export { Core, type Command, type Config, type Input, defaultConfig } from "./core/core.js";
 export type { ChannelInfo, ConnectionState, Content, Message, StopReason } from "./core/event.js";

@@ -8,6 +8,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { Client } from "../src/browser/client.js";
 import { Engine } from "../src/browser/engine.js";
 import { Session } from "../src/browser/session.js";
+import { refusalAdvice } from "../src/browser/events.js";
 import { SimServer } from "./sim-server.js";
 
 const ME = "10";
@@ -62,7 +63,7 @@ async function until(check: () => boolean | Promise<boolean>): Promise<void> {
 
 const tokens = {
   text: JSON.stringify({
-    userId: ME, handle: "ada", displayName: "Ada", deviceId: "5", accessToken: "t", expiresAtMs: Date.now() + 1e9, refreshToken: "r",
+    user: ME, handle: "ada", displayName: "Ada", device: "5", accessToken: "t", expiresAtMs: Date.now() + 1e9, refreshToken: "r",
   }) as string | null,
   load(): string | null {
     return this.text;
@@ -99,7 +100,7 @@ describe("driver", () => {
     const client = await open();
     const heard: number[] = [];
     client.on((event) => event.is === "message" && heard.push(event.message.seq));
-    await until(() => client.connection.is === "online" && client.channel("1") !== undefined);
+    await until(() => client.connection.is === "online" && client.channelInfo("1") !== undefined);
     for (let i = 0; i < 20; i++) void client.send("1", `m${i}`);
     await until(() => server.channels.get("1")!.log.length === 21 && client.outbox("1").length === 0);
     server.say("1", "20", "hello");
@@ -114,7 +115,7 @@ describe("driver", () => {
 
   it("what is written without a connection survives the tab and goes out once, in order", async () => {
     let client = await open();
-    await until(() => client.channel("1")?.heldTo === 1);
+    await until(() => client.channelInfo("1")?.heldTo === 1);
     reachable = false;
     sockets.at(-1)!.lost(1006);
     for (let i = 0; i < 10; i++) await client.send("1", `m${i}`);
@@ -122,7 +123,7 @@ describe("driver", () => {
     await client.close();
     reachable = true;
     client = await open();
-    await until(() => client.channel("1")?.heldTo === 11);
+    await until(() => client.channelInfo("1")?.heldTo === 11);
     expect(await texts(client)).toEqual(Array.from({ length: 10 }, (_, i) => `m${i}`));
     expect(client.outbox("1")).toEqual([]);
     await client.close();
@@ -130,13 +131,13 @@ describe("driver", () => {
 
   it("comes back by itself after every loss, and brings nothing twice", async () => {
     const client = await open();
-    await until(() => client.channel("1") !== undefined);
+    await until(() => client.channelInfo("1") !== undefined);
     for (let i = 0; i < 10; i++) {
       void client.send("1", `m${i}`);
       sockets.at(-1)!.lost(1006);
       await until(() => client.connection.is === "online");
     }
-    await until(() => client.outbox("1").length === 0 && client.channel("1")!.heldTo === 11);
+    await until(() => client.outbox("1").length === 0 && client.channelInfo("1")!.heldTo === 11);
     expect(await texts(client)).toEqual(Array.from({ length: 10 }, (_, i) => `m${i}`));
     await client.close();
   });
@@ -164,7 +165,7 @@ describe("driver", () => {
 
   it("a refused text is kept over the tab until it is cancelled", async () => {
     let client = await open();
-    await until(() => client.channel("1")?.heldTo === 1);
+    await until(() => client.channelInfo("1")?.heldTo === 1);
     await client.send("404", "to nobody");
     await until(() => client.outbox("404")[0]?.state === "refused");
     await client.close();
@@ -197,7 +198,7 @@ describe("driver", () => {
 
   it("a handle tells how its message ended", async () => {
     const client = await open();
-    await until(() => client.channel("1")?.heldTo === 1);
+    await until(() => client.channelInfo("1")?.heldTo === 1);
     const handle = await client.send("1", "hello", { mentions: ["20", "9007199254740993"] });
     expect(await handle.outcome).toMatchObject({ is: "stored", seq: 2 });
     await until(async () => (await texts(client)).length === 1);
@@ -214,6 +215,48 @@ describe("driver", () => {
   });
 });
 
+describe("a channel to work with", () => {
+  const seqs = (page: { seq: number }[]): number[] => page.map((it) => it.seq);
+  const range = (from: number, to: number): number[] => Array.from({ length: to - from + 1 }, (_, i) => from + i);
+
+  it("sends, tells what is known, and pages back through what is here and what is only at the node", async () => {
+    for (let i = 2; i <= 40; i++) server.say("1", "20", `m${i}`);
+    const client = await Client.open(Session.load("http://node.test", tokens)!, { config: { seed: 1, reconnectBaseMs: 5, reconnectCapMs: 20, firstSightEvents: 10 } });
+    const channel = client.channel("1");
+    expect([channel.id, channel.info()]).toEqual(["1", undefined]);
+    await until(() => channel.info()?.heldTo === 40);
+    expect(channel.info()!.heldFrom).toBe(31);
+    const pages: number[] = [];
+    for (let page = await channel.history(null, 12); page.length > 0; page = await channel.history(page[0]!.seq, 12)) pages.unshift(...seqs(page));
+    expect(pages).toEqual(range(1, 40));
+    // Above the newest there is nothing; below it is here.
+    expect([seqs(await channel.history(1_000, 3)), seqs(await channel.history(4, 12))]).toEqual([[38, 39, 40], [1, 2, 3]]);
+    const sent = await channel.send("and mine");
+    expect(await sent.outcome).toMatchObject({ is: "stored", seq: 41 });
+    await channel.markRead(41);
+    await until(() => channel.info()!.unread === 0 && channel.outbox().length === 0);
+    await client.close();
+  });
+
+  it("without a connection its history is what is here, and no answer where that is nothing", async () => {
+    for (let i = 2; i <= 40; i++) server.say("1", "20", `m${i}`);
+    const client = await Client.open(Session.load("http://node.test", tokens)!, { config: { seed: 1, reconnectBaseMs: 5, reconnectCapMs: 20, firstSightEvents: 10 } });
+    await until(() => client.channelInfo("1")?.heldTo === 40);
+    reachable = false;
+    sockets.at(-1)!.lost(1006);
+    expect(seqs(await client.history("1", null, 12))).toEqual(range(31, 40));
+    expect(seqs(await client.history("1", 33, 12))).toEqual([31, 32]);
+    await expect(client.history("1", 31, 12)).rejects.toMatchObject({ code: "offline" });
+    await client.close();
+  });
+
+  it("what to offer about a refusal is what the Rust SDK offers", () => {
+    expect([4103, 4402, 4403, 4406, 4405, 4413, 4400, 4603, 4100].map(refusalAdvice)).toEqual([
+      "check-then-retry", "discard", "discard", "discard", "edit", "edit", "edit", "retry", "retry",
+    ]);
+  });
+});
+
 function full(): never {
   throw new DOMException("full", "QuotaExceededError");
 }
@@ -221,7 +264,7 @@ function full(): never {
 describe("what was refused, or has not left", () => {
   it("goes once more under its own key, and its handle tells", async () => {
     const client = await open();
-    await until(() => client.channel("1")?.heldTo === 1);
+    await until(() => client.channelInfo("1")?.heldTo === 1);
     const first = await client.send("404", "to nobody yet");
     expect(await first.outcome).toEqual({ is: "refused", code: 4402 });
     server.createChannel("404", [ME, "20"]);
@@ -229,13 +272,13 @@ describe("what was refused, or has not left", () => {
     expect(second.key).toBe(first.key);
     expect(client.outbox("404")).toMatchObject([{ state: "waiting", code: null }]);
     expect(await second.outcome).toMatchObject({ is: "stored", seq: 2 });
-    await expect(client.retry(first.key)).rejects.toMatchObject({ code: "not_found" });
+    await expect(client.retry(first.key)).rejects.toMatchObject({ code: "not_refused" });
     await client.close();
   });
 
   it("is taken back before it leaves, and its handle tells", async () => {
     const client = await open();
-    await until(() => client.channel("1")?.heldTo === 1);
+    await until(() => client.channelInfo("1")?.heldTo === 1);
     reachable = false;
     sockets.at(-1)!.lost(1006);
     const [one, two] = [await client.send("1", "one"), await client.send("1", "two")];
@@ -255,7 +298,7 @@ describe("when the device does not do what it should", () => {
     const client = await open();
     const said: string[] = [];
     client.on((event) => event.is === "storage" && said.push(event.state.is));
-    await until(() => client.channel("1")?.heldTo === 1);
+    await until(() => client.channelInfo("1")?.heldTo === 1);
     reachable = false;
     sockets.at(-1)!.lost(1006);
     await client.send("1", "kept before");
@@ -270,7 +313,7 @@ describe("when the device does not do what it should", () => {
     vi.restoreAllMocks();
     await client.hurry();
     await client.send("1", "and after");
-    await until(() => client.channel("1")?.heldTo === 3 && client.outbox("1").length === 0);
+    await until(() => client.channelInfo("1")?.heldTo === 3 && client.outbox("1").length === 0);
     expect(await texts(client)).toEqual(["kept before", "and after"]);
     expect(client.storage).toEqual({ is: "kept" });
     await client.close();
@@ -278,7 +321,7 @@ describe("when the device does not do what it should", () => {
 
   it("full in the middle of an answer: what was stored at the node and not here is found again, once", async () => {
     const client = await open();
-    await until(() => client.channel("1")?.heldTo === 1);
+    await until(() => client.channelInfo("1")?.heldTo === 1);
     // From the moment when the node has it.
     const receive = server.receive.bind(server);
     server.receive = (...message) => {
@@ -304,7 +347,7 @@ describe("when the device does not do what it should", () => {
     const client = await open();
     globalThis.indexedDB = real;
     expect([client.storage, client.isPersistent]).toEqual([{ is: "memory", why: "denied" }, false]);
-    await until(() => client.channel("1") !== undefined);
+    await until(() => client.channelInfo("1") !== undefined);
     expect(await (await client.send("1", "one")).outcome).toMatchObject({ is: "stored" });
     server.say("1", "20", "two");
     sockets.at(-1)!.flush();
@@ -315,7 +358,7 @@ describe("when the device does not do what it should", () => {
 
   it("damaged: loaded from the node again, unsent messages go out, and it says so", async () => {
     let client = await open();
-    await until(() => client.channel("1")?.heldTo === 1);
+    await until(() => client.channelInfo("1")?.heldTo === 1);
     reachable = false;
     sockets.at(-1)!.lost(1006);
     await client.send("1", "unsent");
@@ -330,7 +373,7 @@ describe("when the device does not do what it should", () => {
     database.close();
     reachable = true;
     client = await open();
-    await until(() => client.channel("1")?.heldTo === 2 && client.outbox("1").length === 0);
+    await until(() => client.channelInfo("1")?.heldTo === 2 && client.outbox("1").length === 0);
     expect(client.storage).toEqual({ is: "rebuilt", unsentKept: 1, unsentLost: 1 });
     expect(await texts(client)).toEqual(["unsent"]);
     await client.close();
@@ -342,7 +385,7 @@ describe("when the device does not do what it should", () => {
 
   it("away for more than seven days: what may have arrived is given up with a word, never sent twice (P-029)", async () => {
     let client = await open();
-    await until(() => client.channel("1")?.heldTo === 1);
+    await until(() => client.channelInfo("1")?.heldTo === 1);
     reachable = false;
     sockets.at(-1)!.lost(1006);
     await client.send("1", "old");
@@ -406,13 +449,13 @@ describe("three tabs of one account", () => {
 
   it("one connection, one outbox, equal unread; handles of every tab tell", async () => {
     for (let i = 0; i < 3; i++) tabs.push(await open());
-    await all((tab) => tab.channel("1")?.heldTo === 1 && tab.connection.is === "online");
+    await all((tab) => tab.channelInfo("1")?.heldTo === 1 && tab.connection.is === "online");
     expect([sockets.length, tabs.map((tab) => tab.isLeader)]).toEqual([1, [true, false, false]]);
     server.say("1", "20", "hello");
     sockets[0]!.flush();
-    await all((tab) => tab.channel("1")!.unread === 1);
+    await all((tab) => tab.channelInfo("1")!.unread === 1);
     await tabs[2]!.markRead("1", 2);
-    await all((tab) => tab.channel("1")!.unread === 0);
+    await all((tab) => tab.channelInfo("1")!.unread === 0);
 
     reachable = false;
     sockets[0]!.lost(1006);
@@ -425,13 +468,13 @@ describe("three tabs of one account", () => {
     reachable = true;
     await tabs[1]!.hurry();
     expect(await Promise.all(handles.slice(1).map((it) => it.outcome))).toMatchObject([{ is: "stored", seq: 3 }, { is: "stored", seq: 4 }]);
-    await all((tab) => tab.outbox("1").length === 0 && tab.channel("1")!.heldTo === 4);
+    await all((tab) => tab.outbox("1").length === 0 && tab.channelInfo("1")!.heldTo === 4);
     for (const tab of tabs) expect(await texts(tab)).toEqual(["hello", "from tab 1", "from tab 2"]);
   });
 
   it("the leader's end leads to another leader; what waits goes out once, and what was missed is told", async () => {
     for (let i = 0; i < 3; i++) tabs.push(await open());
-    await all((tab) => tab.connection.is === "online" && tab.channel("1") !== undefined);
+    await all((tab) => tab.connection.is === "online" && tab.channelInfo("1") !== undefined);
     await tabs[1]!.openChannel("1");
     reachable = false;
     sockets[0]!.lost(1006);

@@ -115,8 +115,7 @@ describe("bytes that are not frames", () => {
     }
   }
 
-  it("every cut and every changed byte of every vector is read or refused, in bounded time", () => {
-    const began = performance.now();
+  it("every cut and every changed byte of every vector is read or refused", () => {
     let refused = 0;
     for (const v of server) {
       const bytes = fromHex(v.hex);
@@ -130,7 +129,6 @@ describe("bytes that are not frames", () => {
       }
     }
     expect(refused).toBeGreaterThan(1_000);
-    expect(performance.now() - began).toBeLessThan(30_000);
   });
 
   it("random changes of several bytes", () => {

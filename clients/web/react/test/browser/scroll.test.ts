@@ -75,17 +75,35 @@ it("scrolls through 600 messages up and down without a jump", async () => {
   expect(complaints).toEqual([]);
 });
 
+it("a scroll of which no event has told yet stays, at the end and elsewhere, whatever is drawn", async () => {
+  await page.getByRole("button", { name: "Newest" }).click();
+  const moved = (): Promise<number> =>
+    page.evaluate(async () => {
+      const box = document.getElementById("box")!;
+      const { fake } = window as unknown as { fake: { arrive(): void } };
+      const edge = box.getBoundingClientRect().top;
+      const row = [...box.querySelectorAll<HTMLElement>("[data-seq]")].find((it) => it.getBoundingClientRect().top > edge)!;
+      const before = row.getBoundingClientRect().top;
+      box.scrollTop -= 120;
+      // Drawn before the browser tells that it was scrolled.
+      fake.arrive();
+      for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
+      return Math.round(row.getBoundingClientRect().top - before);
+    });
+  for (let i = 0; i < 3; i++) expect(await moved()).toBe(120);
+});
+
 it("follows the newest at the end, stays where it is elsewhere, and goes back by a button", async () => {
   await page.getByRole("button", { name: "Newest" }).click();
-  await page.waitForFunction(() => document.querySelector('[data-seq="600"]') !== null);
+  await page.waitForFunction(() => document.querySelector('[data-seq="603"]') !== null);
   await page.evaluate("window.fake.arrive()");
-  await page.waitForSelector('[data-seq="601"]');
+  await page.waitForSelector('[data-seq="604"]');
   expect(await isAtEnd()).toBe(true);
   await scroll(-300);
-  const before = await page.evaluate(() => document.querySelector('[data-seq="595"]')!.getBoundingClientRect().top);
+  const before = await page.evaluate(() => document.querySelector('[data-seq="598"]')!.getBoundingClientRect().top);
   await page.evaluate("for (let i = 0; i < 5; i++) window.fake.arrive()");
-  await page.waitForSelector('[data-seq="606"]');
-  expect(await page.evaluate(() => document.querySelector('[data-seq="595"]')!.getBoundingClientRect().top)).toBe(before);
+  await page.waitForSelector('[data-seq="609"]');
+  expect(await page.evaluate(() => document.querySelector('[data-seq="598"]')!.getBoundingClientRect().top)).toBe(before);
   expect(await isAtEnd()).toBe(false);
   await page.getByRole("button", { name: "Newest" }).click();
   await page.waitForFunction(() => {

@@ -13,7 +13,7 @@ export class ApiError extends Error {
 
   /** `detail` is for people; the rest is API. */
   constructor(
-    /** The node's code (docs/http.md); `unreachable`; or of this SDK: `invalid`, `outbox_full`, `storage`. */
+    /** The node's code (docs/http.md); `unreachable`; or of this SDK: `invalid`, `outbox_full`, `not_refused`, `offline`, `refused`, `storage`. */
     readonly code: string,
     /** HTTP status; 0 without one. */
     readonly status: number,
@@ -26,11 +26,11 @@ export class ApiError extends Error {
 }
 
 /** Sign-up, log-in and refresh answer with this. */
-export interface Tokens {
-  userId: Id;
+export interface Login {
+  user: Id;
   handle: string;
   displayName: string;
-  deviceId: Id;
+  device: Id;
   accessToken: string;
   expiresInMs: number;
   refreshToken: string;
@@ -38,7 +38,7 @@ export interface Tokens {
 
 /** Somebody with an account. */
 export interface Person {
-  userId: Id;
+  user: Id;
   handle: string;
   displayName: string;
 }
@@ -50,7 +50,7 @@ export interface ChannelMember extends Person {
 
 /** One installation that this person is logged in on. Times in ms since 1970, by the node's clock. */
 export interface Device {
-  deviceId: Id;
+  device: Id;
   name: string;
   platform: string;
   createdMs: number;
@@ -60,8 +60,8 @@ export interface Device {
 }
 
 /** A channel, as HTTP gives it. {@link Client.channels} has what this device knows. */
-export interface Channel {
-  channelId: Id;
+export interface ChannelDetails {
+  channel: Id;
   kind: ChannelKind;
   title: string;
   role: MemberRole;
@@ -71,11 +71,11 @@ export interface Channel {
 /** Gives the access token; with `not`, another one than that, which was refused. Throws {@link ApiError}. */
 export type TokenSource = (not?: string) => Promise<string>;
 
-/** The node's names have underscores, ours humps. */
+/** The node's names have underscores, ours humps; `user_id` is `user` here as everywhere in the SDKs. */
 function humps(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(humps);
   if (value === null || typeof value !== "object") return value;
-  return Object.fromEntries(Object.entries(value).map(([name, it]) => [name.replace(/_([a-z])/g, (_, c: string) => c.toUpperCase()), humps(it)]));
+  return Object.fromEntries(Object.entries(value).map(([name, it]) => [name.replace(/_id$/, "").replace(/_([a-z])/g, (_, c: string) => c.toUpperCase()), humps(it)]));
 }
 
 /** A server's address without slashes at its end. */
@@ -95,7 +95,7 @@ export class Api {
   }
 
   /** Makes an account and a device; see {@link Session.signUp}. */
-  signUp(account: { handle: string; password: string; displayName?: string; deviceName?: string }): Promise<Tokens> {
+  signUp(account: { handle: string; password: string; displayName?: string; deviceName?: string }): Promise<Login> {
     return this.call("POST", "/v1/accounts", {
       handle: account.handle,
       password: account.password,
@@ -106,7 +106,7 @@ export class Api {
   }
 
   /** Makes a device of an account; see {@link Session.logIn}. */
-  logIn(account: { handle: string; password: string; deviceName?: string }): Promise<Tokens> {
+  logIn(account: { handle: string; password: string; deviceName?: string }): Promise<Login> {
     return this.call("POST", "/v1/sessions", {
       handle: account.handle,
       password: account.password,
@@ -116,7 +116,7 @@ export class Api {
   }
 
   /** Exchanges a refresh token, which is good for one use; a {@link Session} does it by itself. */
-  refresh(refreshToken: string): Promise<Tokens> {
+  refresh(refreshToken: string): Promise<Login> {
     return this.call("POST", "/v1/tokens/refresh", { refresh_token: refreshToken });
   }
 
@@ -136,7 +136,7 @@ export class Api {
   }
 
   /** The person of this handle. Throws `not_found`. */
-  personByHandle(handle: string): Promise<Person> {
+  userByHandle(handle: string): Promise<Person> {
     return this.authorized("GET", `/v1/users/by-handle/${encodeURIComponent(handle)}`);
   }
 
@@ -151,17 +151,17 @@ export class Api {
   }
 
   /** The one channel with that person, made if there was none. */
-  openDirect(user: Id): Promise<Channel> {
+  direct(user: Id): Promise<ChannelDetails> {
     return this.authorized("POST", "/v1/channels/direct", { user_id: user });
   }
 
   /** The same request under the same `idempotencyKey` makes one group, however often it is repeated. */
-  createGroup(title: string, members: Id[], idempotencyKey: string): Promise<Channel> {
+  createGroup(title: string, members: Id[], idempotencyKey: string): Promise<ChannelDetails> {
     return this.authorized("POST", "/v1/channels", { title, members }, { "Idempotency-Key": idempotencyKey });
   }
 
   /** Gives a group another title: 1 to 100 characters. */
-  renameGroup(channel: Id, title: string): Promise<Channel> {
+  rename(channel: Id, title: string): Promise<ChannelDetails> {
     return this.authorized("PATCH", `/v1/channels/${channel}`, { title });
   }
 
@@ -171,7 +171,7 @@ export class Api {
   }
 
   /** Adds people to a group. */
-  addMembers(channel: Id, members: Id[]): Promise<Channel> {
+  addMembers(channel: Id, members: Id[]): Promise<ChannelDetails> {
     return this.authorized("POST", `/v1/channels/${channel}/members`, { members });
   }
 

@@ -3,7 +3,7 @@
  *
  * The promises: a message given to {@link Client.send} survives crashes of page and node and arrives once, in the order in
  * which it was sent within its channel, or is refused for a stated reason; every event of a channel is given out once and in
- * order, over restarts too. Reading goes to what this device holds; `loadOlder` makes it hold more.
+ * order, over restarts too. `history` reads what this device holds and loads what it does not.
  */
 
 import type { Command, Config } from "../core/core.js";
@@ -13,56 +13,16 @@ import type { OutboxItem } from "../core/outbox.js";
 import type { Loaded } from "../core/persist.js";
 import { textTail } from "../wire/client-frame.js";
 import { Code } from "../wire/codes.js";
-import { KEY_KEPT_MS, TEXT_CHARS_MAX } from "../wire/limits.js";
+import { HISTORY_ITEMS_MAX, KEY_KEPT_MS, TEXT_CHARS_MAX } from "../wire/limits.js";
 import { type Id, type MessageKey, toHex } from "../wire/values.js";
-import { Api, ApiError } from "./api.js";
+import { Api, ApiError, type ChannelMember, type Device, type Person } from "./api.js";
+import { Channel } from "./channel.js";
 import { Engine, type EngineEvent } from "./engine.js";
 import type { Session } from "./session.js";
 import { type Store, deleteStore, openStore } from "./store.js";
 import { Tabs } from "./tabs.js";
 import { type Timer, defaultTimer } from "./timer.js";
-
-/** A message of this device on its way. */
-export interface OutboxMessage {
-  channel: Id;
-  key: MessageKey;
-  text: string;
-  createdMs: number;
-  /**
-   * `waiting`: kept on this device, goes out by itself. `stored`: the node has it, its place is a moment away. `refused`: it
-   * will not be sent, and is kept here, over restarts too, until {@link Client.cancel}; or send it again.
-   */
-  state: "waiting" | "sent" | "refused";
-  /** Why it was refused. */
-  code: number | null;
-}
-
-/** Something happened. `message`, `send-stored`, `send-refused`, `skipped` and so on mean what they mean in the Rust SDK. */
-export type ClientEvent =
-  | { is: "connection"; state: ConnectionState }
-  /** The next event of a channel. */
-  | { is: "message"; message: Message }
-  /** A channel is new, or its name, marks or membership changed. */
-  | { is: "channel"; info: ChannelInfo }
-  | { is: "channel-removed"; channel: Id }
-  /** What was shown of the channel is void: read it again. */
-  | { is: "channel-reset"; channel: Id }
-  /** These events are not to be had for us. Nothing below `to` is held any more: read the channel again. */
-  | { is: "skipped"; channel: Id; from: number; to: number }
-  /** The node has this message, for ever. */
-  | { is: "send-stored"; channel: Id; key: MessageKey; seq: number; timeMs: number }
-  /** The node has not and never will. Code 4103: it was given up after 7 days, and nobody knows. */
-  | { is: "send-refused"; channel: Id; key: MessageKey; code: number }
-  /** The messages on their way in this channel changed. */
-  | { is: "outbox"; channel: Id }
-  /** The node asked for patience with this channel's messages; they go out by themselves. */
-  | { is: "sends-delayed"; channel: Id; code: number; retryInMs: number }
-  /** Whether messages can be kept on this device changed. */
-  | { is: "storage"; state: StorageState }
-  /** Everything may be another now: a new leader, or the first word of one. */
-  | { is: "changed" }
-  /** Logged out, here or in another tab. */
-  | { is: "over" };
+import type { ClientEvent, OutboxMessage, SendHandle, SendOptions, SendOutcome, StorageState } from "./events.js";
 
 /** Settings of a {@link Client}; all have defaults. */
 export interface ClientOptions {
@@ -74,50 +34,6 @@ export interface ClientOptions {
   store?: Store;
   /** The WebSocket to use, where there is no global one: before Node 22, the package `ws`. */
   webSocket?: typeof WebSocket;
-}
-
-/** Where a device keeps its messages, and whether it can. */
-export type StorageState =
-  /** They outlive this tab. */
-  | { is: "kept" }
-  /** The same; but what was there could not be read. It is loaded from the node again. Of the unsent messages so many were kept. */
-  | { is: "rebuilt"; unsentKept: number; unsentLost: number }
-  /**
-   * Everything works, for as long as this tab lives: the browser denies storage (private mode), or what is stored is of a newer
-   * version of this package, which will find it as it was.
-   */
-  | { is: "memory"; why: "denied" | "newer" }
-  /**
-   * Nothing more can be stored, so nothing more is taken, and there is no connection. What was shown as waiting or stored is
-   * safe. {@link Client.hurry} goes on when there is room again; so does coming back to the tab.
-   */
-  | { is: "full" }
-  /** The same for another reason than room. */
-  | { is: "failed" };
-
-/** What became of a message. */
-export type SendOutcome =
-  /** The node has it for ever, at this place. */
-  | { is: "stored"; seq: number; timeMs: number }
-  /** The node has not and never will; with {@link Code}.outcomeUnknown it was given up after 7 days, and may have it. */
-  | { is: "refused"; code: number }
-  /** It was taken back before it left, or cancelled. */
-  | { is: "cancelled" }
-  /** This client was closed first, or the tab that sent it ended in between: {@link Client.outbox} tells. */
-  | { is: "unknown" };
-
-/** A message on its way. It goes on without this handle, too. */
-export interface SendHandle {
-  /** The message's name, by which events speak of it. */
-  readonly key: MessageKey;
-  /** How it ended, however long that takes. Never rejects. */
-  readonly outcome: Promise<SendOutcome>;
-}
-
-/** What may be said of a message besides its text. */
-export interface SendOptions {
-  /** People that it mentions; ≤ 400. */
-  mentions?: Id[];
 }
 
 interface Handle {
@@ -291,9 +207,14 @@ export class Client {
     return [...this.known.values()].sort((a, b) => b.used - a.used);
   }
 
-  /** One channel, if it is known here. */
-  channel(channel: Id): ChannelInfo | undefined {
+  /** What is known of a channel; undefined before the node has spoken of it. */
+  channelInfo(channel: Id): ChannelInfo | undefined {
     return this.known.get(channel);
+  }
+
+  /** A channel to work with; nothing is asked. */
+  channel(channel: Id): Channel {
+    return new Channel(this, channel);
   }
 
   /** Messages of this device on their way, in order. */
@@ -347,7 +268,7 @@ export class Client {
    */
   async retry(key: MessageKey): Promise<SendHandle> {
     const pending = this.outboxByKey.get(key);
-    if (pending?.state !== "refused") throw new ApiError("not_found", 0, "no message of this key was refused", 0);
+    if (pending?.state !== "refused") throw new ApiError("not_refused", 0, "no message of this key was refused", 0);
     const { channel, code, createdMs } = pending;
     const isSpent = code === Code.outcomeUnknown || code === Code.conflict || createdMs < Date.now() - KEY_KEPT_MS;
     const newKey = isSpent ? freshKey() : key;
@@ -381,6 +302,26 @@ export class Client {
     await this.tabs.command({ is: "hurry" });
   }
 
+  /**
+   * Up to `items` events below `before` (null: the newest that this device holds), ascending. Loads from the node what is not
+   * here; without a connection gives what is. Throws {@link ApiError} if that is nothing: `offline`, or `refused` by the node.
+   */
+  async history(channel: Id, before: number | null, items: number): Promise<Message[]> {
+    for (;;) {
+      const { heldFrom: from, heldTo: to } = this.known.get(channel) ?? { heldFrom: 1, heldTo: 0 };
+      const below = before === null || before > to ? Infinity : before;
+      const held = await this.messages(channel, items, below);
+      const missing = items - held.length;
+      if (missing <= 0) return held;
+      // Also over what this device has let go of in between.
+      const above = below === Infinity || held.length > 0 ? 0 : Math.max(from - below, 0);
+      const { is } = await this.loadOlder(channel, Math.min(missing + above, HISTORY_ITEMS_MAX));
+      if (is === "loaded" && this.known.get(channel)?.heldFrom !== from) continue;
+      if (held.length === 0 && (is === "offline" || is === "refused")) throw new ApiError(is, 0, is === "offline" ? "not connected" : "", 0);
+      return is === "loaded" ? this.messages(channel, items, below) : held;
+    }
+  }
+
   /** Up to `limit` events that this device holds, below `before`, ascending; without `before` the newest. */
   async messages(channel: Id, limit: number, before = Infinity): Promise<Message[]> {
     const rows = await this.store.messages(channel, before, limit);
@@ -390,6 +331,61 @@ export class Client {
   /** Makes this device hold up to `items` (≤ 200) events older than it does. */
   async loadOlder(channel: Id, items = 100): Promise<Outcome> {
     return (await this.tabs.command({ is: "load-older", ticket: 0, channel, items })) ?? { is: "offline" };
+  }
+
+  /** The one channel with this person, made if there is none; with oneself, one's own log. */
+  async direct(user: Id): Promise<Channel> {
+    return this.channel((await this.api.direct(user)).channel);
+  }
+
+  /** Makes a group. The same call with the same `idempotencyKey` makes one group, however often it is repeated. */
+  async createGroup(title: string, members: Id[], idempotencyKey: string = crypto.randomUUID()): Promise<Channel> {
+    return this.channel((await this.api.createGroup(title, members, idempotencyKey)).channel);
+  }
+
+  /** Everybody in a channel. */
+  members(channel: Id): Promise<ChannelMember[]> {
+    return this.api.members(channel);
+  }
+
+  /** Adds people to a group. */
+  async addMembers(channel: Id, users: Id[]): Promise<void> {
+    await this.api.addMembers(channel, users);
+  }
+
+  /** Removes somebody from a group. */
+  removeMember(channel: Id, user: Id): Promise<void> {
+    return this.api.removeMember(channel, user);
+  }
+
+  /** Leaves a group. */
+  leave(channel: Id): Promise<void> {
+    return this.api.removeMember(channel, this.user);
+  }
+
+  /** Gives a group another title: 1 to 100 characters. */
+  async rename(channel: Id, title: string): Promise<void> {
+    await this.api.rename(channel, title);
+  }
+
+  /** The person of this handle. Throws {@link ApiError} `not_found`. */
+  userByHandle(handle: string): Promise<Person> {
+    return this.api.userByHandle(handle);
+  }
+
+  /** People by their ids; ids that nobody has are left out. */
+  people(users: Id[]): Promise<Person[]> {
+    return this.api.people(users);
+  }
+
+  /** All devices of this person that are logged in. */
+  devices(): Promise<Device[]> {
+    return this.api.devices();
+  }
+
+  /** Logs another device out, for good. */
+  removeDevice(device: Id): Promise<void> {
+    return this.api.removeDevice(device);
   }
 
   /** Stops in this tab. Another tab of the account goes on. */

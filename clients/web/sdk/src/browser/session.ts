@@ -6,13 +6,13 @@
  */
 
 import type { Id } from "../wire/values.js";
-import { Api, ApiError, trimmed, type TokenSource, type Tokens } from "./api.js";
+import { Api, ApiError, type Login, type TokenSource, trimmed } from "./api.js";
 
 interface Stored {
-  userId: Id;
+  user: Id;
   handle: string;
   displayName: string;
-  deviceId: Id;
+  device: Id;
   accessToken: string;
   /** By this device's clock. */
   expiresAtMs: number;
@@ -24,8 +24,8 @@ const EARLY_MS = 60_000;
 
 /** Whose a session is, for one that gets its tokens from elsewhere. */
 export interface SessionOwner {
-  userId: Id;
-  deviceId: Id;
+  user: Id;
+  device: Id;
   handle?: string;
   displayName?: string;
 }
@@ -88,8 +88,8 @@ export class Session {
    * A source that throws {@link ApiError} `unauthenticated` says that the person must log in again.
    */
   static withTokens(server: string, owner: SessionOwner, tokens: TokenSource): Session {
-    const { userId, deviceId, handle = "", displayName = "" } = owner;
-    const nothing = { userId, deviceId, handle, displayName, accessToken: "", expiresAtMs: 0, refreshToken: "" };
+    const { user, device, handle = "", displayName = "" } = owner;
+    const nothing = { user, device, handle, displayName, accessToken: "", expiresAtMs: 0, refreshToken: "" };
     return new Session(server, { load: () => null, save: () => {} }, nothing, tokens);
   }
 
@@ -111,7 +111,7 @@ export class Session {
     return Session.from(server, store, await new Api(server).logIn(account));
   }
 
-  private static from(server: string, store: TokenStore, tokens: Tokens): Session {
+  private static from(server: string, store: TokenStore, tokens: Login): Session {
     const session = new Session(server, store, keep(tokens));
     store.save(JSON.stringify(session.stored));
     return session;
@@ -119,11 +119,11 @@ export class Session {
 
   /** The person's id. */
   get user(): Id {
-    return this.stored.userId;
+    return this.stored.user;
   }
   /** This device's id. */
   get device(): Id {
-    return this.stored.deviceId;
+    return this.stored.device;
   }
   /** The name by which people find this person. */
   get handle(): string {
@@ -139,7 +139,7 @@ export class Session {
     if (this.source) return this.source(not);
     this.reload();
     if (this.isFresh(not)) return this.stored.accessToken;
-    return locked(`conch-refresh:${this.stored.deviceId}`, async () => {
+    return locked(`conch-refresh:${this.stored.device}`, async () => {
       // Another tab may have done it while this one waited.
       this.reload();
       if (this.isFresh(not)) return this.stored.accessToken;
@@ -155,13 +155,13 @@ export class Session {
 
   private reload(): void {
     const stored = read(this.store);
-    if (!stored || stored.deviceId !== this.stored.deviceId) throw new ApiError("unauthenticated", 401, "this session has ended", 0);
+    if (!stored || stored.device !== this.stored.device) throw new ApiError("unauthenticated", 401, "this session has ended", 0);
     this.stored = stored;
   }
 
   /** Whether tokens are still there: another tab may have logged out. */
   get isOver(): boolean {
-    return !this.source && read(this.store)?.deviceId !== this.stored.deviceId;
+    return !this.source && read(this.store)?.device !== this.stored.device;
   }
 
   /** Forgets the tokens on this device. */
@@ -170,15 +170,15 @@ export class Session {
   }
 }
 
-function keep(tokens: Tokens): Stored {
-  const { userId, handle, displayName, deviceId, accessToken, refreshToken } = tokens;
-  return { userId, handle, displayName, deviceId, accessToken, refreshToken, expiresAtMs: Date.now() + tokens.expiresInMs };
+function keep(tokens: Login): Stored {
+  const { user, handle, displayName, device, accessToken, refreshToken } = tokens;
+  return { user, handle, displayName, device, accessToken, refreshToken, expiresAtMs: Date.now() + tokens.expiresInMs };
 }
 
 function read(store: TokenStore): Stored | null {
   try {
     const stored = JSON.parse(store.load() ?? "null") as Stored | null;
-    return typeof stored?.refreshToken === "string" && typeof stored.userId === "string" ? stored : null;
+    return typeof stored?.refreshToken === "string" && typeof stored.user === "string" ? stored : null;
   } catch {
     return null;
   }

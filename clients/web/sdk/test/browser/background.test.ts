@@ -88,7 +88,7 @@ it("keeps the connection while the page's own timers are slowed down to one a mi
   const tab = await browser.tab(`${url}/`);
   await until("the page is loaded", async () => (await tab('typeof conch === "object" && document.readyState === "complete"')) === true, 20_000);
   await tab(`(async () => {
-    const session = conch.Session.withTokens("${url}", { userId: "10", deviceId: "5" }, async () => "t");
+    const session = conch.Session.withTokens("${url}", { user: "10", device: "5" }, async () => "t");
     window.client = await conch.Client.open(session);
     window.latest = 0;
     const real = window.setTimeout;
@@ -108,5 +108,5 @@ it("keeps the connection while the page's own timers are slowed down to one a mi
   await until("its timers are slowed down", async () => Number(await tab("window.latest")) > SLOWED_MS, 180_000);
   expect({ connections, idleEnds, state: await tab("client.connection.is") }).toEqual({ connections: 1, idleEnds: 0, state: "online" });
   server.say("1", "20", "to a tab in the background");
-  await until("a message comes in", async () => (await tab('client.channel("1").heldTo')) === 2, 10_000);
+  await until("a message comes in", async () => (await tab('client.channelInfo("1").heldTo')) === 2, 10_000);
 });

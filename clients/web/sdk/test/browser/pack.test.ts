@@ -134,7 +134,7 @@ it("the README's example, bundled, runs in Chromium", { timeout: 120_000 }, asyn
   const browser = await Chromium.start([]);
   try {
     const tab = await browser.tab(`${origin}/`);
-    const end = Date.now() + 30_000;
+    const end = Date.now() + 60_000;
     let lines: string[] = [];
     while (!EXPECTED.every((expected) => lines.some((line) => expected.test(line)))) {
       if (Date.now() > end) throw new Error(`it said ${JSON.stringify(lines)}`);

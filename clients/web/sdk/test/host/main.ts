@@ -98,7 +98,7 @@ async function act(client: Client, command: Command): Promise<void> {
       await client.loadOlder(command.channel, command.items);
       return say({ event: "older", channel: command.channel });
     case "view": {
-      const info = client.channel(command.channel);
+      const info = client.channelInfo(command.channel);
       const held = info ? await client.messages(command.channel, info.heldTo - info.heldFrom + 1) : [];
       return say({ event: "view", channel: command.channel, messages: held.map(shown).filter((it) => it !== null) });
     }
@@ -117,7 +117,7 @@ token = first.token;
 const store = await JournaledStore.open(first.data_dir);
 const earlier = new Set((await store.load()).outbox.map((it) => it.key));
 const server = first.url.replace(/^ws/, "http").replace(/\/v1\/ws$/, "");
-const session = Session.withTokens(server, { userId: "0", deviceId: "0" }, nextToken);
+const session = Session.withTokens(server, { user: "0", device: "0" }, nextToken);
 const client = await Client.open(session, {
   store,
   webSocket: Socket as unknown as typeof WebSocket,
