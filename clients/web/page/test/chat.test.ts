@@ -96,6 +96,28 @@ describe("chat", () => {
     await until("history is back", async () => (await placed(ada.page)).includes("hello"));
   });
 
+  it("what the node answers after log-out is not written down", async () => {
+    const [ada, linus] = await Promise.all([stage.person("Ada"), stage.person("Linus")]);
+    let answer: (() => Promise<void>) | undefined;
+    await ada.page.route(/\/v1\/users\?/, (route) => {
+      answer = async () => {
+        const [user] = /\d+/.exec(new URL(route.request().url()).search)!;
+        await route.fulfill({ json: { users: [{ user_id: user, handle: linus.handle, display_name: "Linus" }] } });
+      };
+    });
+    await linus.writeTo(ada.handle);
+    await linus.say("ahoy");
+    await until("Ada's page asks who that is", () => answer !== undefined);
+    await ada.menu("Log out");
+    await ada.page.getByRole("button", { name: "Sign up" }).waitFor();
+    const answered = ada.page.waitForResponse(/\/v1\/users\?/);
+    await answer!();
+    await (await answered).finished();
+    // One turn of the page more, in which it would have been.
+    await ada.page.evaluate(() => new Promise((done) => setTimeout(done)));
+    expect(await ada.page.evaluate(() => Object.keys(localStorage))).toEqual([]);
+  });
+
   it("notes to oneself; somebody whom there is not; the same person twice is one conversation", async () => {
     const [ada, grace] = await Promise.all([stage.person("Ada"), stage.person("Grace")]);
     await ada.page.getByRole("button", { name: "Write to somebody" }).click();

@@ -354,9 +354,34 @@ describe("a channel that was opened", () => {
     const { core, take } = online(1_000);
     expect(take(welcome, opened(0, 1, 1, head(1_000, 1_000))).persist).toContainEqual({ remove: "older-messages", channel: "9", below: 801 });
     expect(core.channels()).toMatchObject([{ heldFrom: 801, heldTo: 1_000 }]);
+    // What was read back is let go of with the next connection.
+    const read = online(300);
+    read.core.handle(2, { is: "open", channel: "9" });
+    read.core.handle(3, { is: "close", channel: "9" });
+    expect(read.take(welcome).persist).toContainEqual({ remove: "older-messages", channel: "9", below: 101 });
     const grown = take(...Array.from({ length: 201 }, (_, i) => pushed(1_001 + i)));
     expect(grown.persist.filter((it) => "remove" in it)).toEqual([{ remove: "older-messages", channel: "9", below: 1_002 }]);
     expect(core.channels()).toMatchObject([{ heldFrom: 1_002, heldTo: 1_201 }]);
+  });
+
+  it("a connection on which a question stays unanswered is probed, and given up unless it answers that", () => {
+    for (const answers of [true, false]) {
+      const { core, take } = online(3);
+      take({ ...welcome, inboxPosition: 0n }, opened(0, 1, 1, head(3, 3)), { is: "sync-changes", request: 0, reset: false, more: false, rows: [], token: Uint8Array.of(1) });
+      core.known.get("9")!.log.base = 3;
+      core.handle(1_000, { is: "load-older", ticket: 5, channel: "9", items: 10 });
+      core.takeOutputs();
+      core.handle(11_000, { is: "tick" });
+      const [ping] = core.takeOutputs().frames.flatMap((bytes) => clientFrames(bytes));
+      expect(ping).toMatchObject({ is: "ping" });
+      if (ping?.is !== "ping") throw new Error("no ping");
+      if (answers) core.handle(11_500, { is: "received", connection: 1, bytes: encodeServerFrame({ is: "pong", nonce: ping.nonce, inboxPosition: 0n }) });
+      core.takeOutputs();
+      core.handle(15_000, { is: "tick" });
+      const { link, answers: told } = core.takeOutputs();
+      expect(link).toEqual(answers ? [] : [{ do: "close", connection: 1, code: Code.idleTimeout }]);
+      expect(told).toEqual(answers ? [] : [{ ticket: 5, outcome: { is: "offline" } }]);
+    }
   });
 
   it("marks that follow each other fast are told as one", () => {

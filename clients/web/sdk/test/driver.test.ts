@@ -250,6 +250,29 @@ describe("a channel to work with", () => {
     await client.close();
   });
 
+  it("held while it is open, all of it; let go of once it is closed, but for the newest; there again when it is wanted", async () => {
+    for (let i = 2; i <= 40; i++) server.say("1", "20", `m${i}`);
+    const config = { seed: 1, reconnectBaseMs: 5, reconnectCapMs: 20, heldEventsMax: 6 };
+    const client = await Client.open(Session.load("http://node.test", tokens)!, { config });
+    const channel = client.channel("1");
+    await channel.open();
+    await until(() => channel.info()?.heldTo === 40);
+    expect(seqs(await channel.history(null, 50))).toEqual(range(1, 40));
+    const again = async (): Promise<void> => {
+      const before = sockets.length;
+      sockets.at(-1)!.lost(1006);
+      await until(() => sockets.length > before && client.connection.is === "online");
+    };
+    await again();
+    expect(channel.info()!.heldFrom).toBe(1);
+    await channel.close();
+    await again();
+    await until(() => channel.info()!.heldFrom === 35);
+    expect(seqs(await client.messages("1", 100))).toEqual(range(35, 40));
+    expect(seqs(await channel.history(null, 50))).toEqual(range(1, 40));
+    await client.close();
+  });
+
   it("what to offer about a refusal is what the Rust SDK offers", () => {
     expect([4103, 4402, 4403, 4406, 4405, 4413, 4400, 4603, 4100].map(refusalAdvice)).toEqual([
       "check-then-retry", "discard", "discard", "discard", "edit", "edit", "edit", "retry", "retry",
