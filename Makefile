@@ -1,7 +1,7 @@
 # Everything that is done with this repository, by name. `make` lists it. The recipes are thin: logic lives in the crates.
 #
 # Variables: DATA (data folder of `make run`), HTTP (its address, for QUIC too), CHAOS_S, CHAOS_SEED and CHAOS_LOSS (`make chaos`), FUZZ_S
-# (`make fuzz`), MEASURE (which figure `make measure` takes).
+# (`make fuzz`), MEASURE (which figure `make measure` takes), SCENARIO (what `make load` plays).
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -14,6 +14,7 @@ CHAOS_SEED ?= $(shell date +%s)
 CHAOS_LOSS ?= 5
 FUZZ_S ?= 60
 MEASURE ?= all
+SCENARIO ?= direct
 PYTHON := target/python
 
 # Rust may have been installed by `make setup` a moment ago, into a PATH that this shell does not know yet.
@@ -137,6 +138,11 @@ sdk-size: setup ## Size of a program with the whole Rust SDK in it, and of one w
 	@strip -o target/release/with-sdk target/release/examples/hello
 	@echo 'fn main() {}' | rustc --edition 2024 -O -C strip=symbols --crate-name nothing -o target/release/without-sdk -
 	@printf 'with the SDK %s bytes, without %s\n' "$$(wc -c < target/release/with-sdk)" "$$(wc -c < target/release/without-sdk)"
+
+.PHONY: load
+load: setup ## Play the load scenario SCENARIO on a node of its own; the report goes to target/load
+	$(CARGO) build --release --locked -p conch-gateway -p conch-loadtest
+	target/release/conch-load run $(SCENARIO) --spawn
 
 .PHONY: clean
 clean: ## Remove what was built (data folders stay)

@@ -11,3 +11,6 @@ pub mod http;
 pub mod measure;
 pub mod node;
 pub mod raw;
+pub mod report;
+pub mod run;
+pub mod scenario;

@@ -1,18 +1,23 @@
 //! `conch-load`: proves and measures a Conch node from the outside.
 //!
-//! `chaos` starts a node of its own, kills it again and again under load, and ends with one verdict line. `measure` takes
-//! figures, one line each. Both use the `conch` program beside this one. Exit codes: 0 the promise held (the figure was
-//! taken), 1 it was broken, 2 the run could not be done. Here is only the list of subcommands; each has a file in `cli`.
+//! `run` plays a scenario and writes a report, `compare` compares two; `chaos` starts a node of its own, kills it again and
+//! again under load, and ends with one verdict line; `measure` takes figures, one line each. Nodes that it starts are the
+//! `conch` program beside this one. Exit codes: 0 the promise held (the figure was taken, nothing got worse), 1 it was broken
+//! (something got worse), 2 the run could not be done, 3 the figures are the generator's, 4 interrupted. Here is only the
+//! list of subcommands; each has a file in `cli`.
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use conch_loadtest::run::worker;
 
 mod cli;
 
 use cli::chaos::ChaosArgs;
+use cli::compare::CompareArgs;
 use cli::measure::MeasureArgs;
+use cli::run::RunArgs;
 
 /// Proves and measures a Conch node from the outside
 #[derive(Debug, Parser)]
@@ -24,17 +29,23 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Play a load scenario, check every message, write a report
+    Run(RunArgs),
+    /// Compare two reports of `run`: what got worse by too much fails
+    Compare(CompareArgs),
     /// Kill a node again and again under load, and judge what its users saw
     Chaos(ChaosArgs),
     /// Take figures of a node, each beside its floor
     Measure(MeasureArgs),
+    /// A process of `run`: plays what it is told on its standard input
+    #[command(hide = true)]
+    Worker,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     match run(cli) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
+        Ok(code) => code,
         Err(error) => {
             say_error(&error);
             ExitCode::from(2)
@@ -42,12 +53,25 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
-async fn run(cli: Cli) -> Result<bool> {
-    match cli.command {
-        Command::Chaos(args) => cli::chaos::run(args).await,
-        Command::Measure(args) => cli::measure::run(args).await,
+fn run(cli: Cli) -> Result<ExitCode> {
+    if let Command::Worker = cli.command {
+        return worker::run().map(|()| ExitCode::SUCCESS);
     }
+    let runtime = tokio::runtime::Runtime::new().context("start a runtime")?;
+    runtime.block_on(async {
+        let passed = match cli.command {
+            Command::Run(args) => return cli::run::run(args).await,
+            Command::Compare(args) => cli::compare::run(&args)?,
+            Command::Chaos(args) => cli::chaos::run(args).await?,
+            Command::Measure(args) => cli::measure::run(args).await?,
+            Command::Worker => true,
+        };
+        Ok(if passed {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(1)
+        })
+    })
 }
 
 #[allow(clippy::print_stderr)] // a command-line program complains there

@@ -7,7 +7,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -80,6 +80,8 @@ pub struct NodePlan {
     pub quic: Option<String>,
     /// HTTP, WebSocket and QUIC show this certificate; without it HTTP is plain, and QUIC shows one of the node's own.
     pub certificate: Option<Certificate>,
+    /// A Ctrl-C in the terminal is not for the node: whoever started it ends it.
+    pub own_group: bool,
     /// How long the start may take.
     pub start_within: Duration,
 }
@@ -122,6 +124,7 @@ impl NodePlan {
             dev: true,
             quic: None,
             certificate: None,
+            own_group: false,
             start_within: Duration::from_secs(60),
         })
     }
@@ -134,6 +137,12 @@ impl NodePlan {
     /// The plan with QUIC on a free port of loopback.
     pub fn with_quic(mut self) -> NodePlan {
         self.quic = Some("127.0.0.1:0".to_owned());
+        self
+    }
+
+    /// The plan with a process group of the node's own.
+    pub fn in_own_group(mut self) -> NodePlan {
+        self.own_group = true;
         self
     }
 
@@ -195,6 +204,9 @@ impl NodePlan {
             .stdin(Stdio::null())
             .stdout(output.try_clone().map_err(NodeError::Spawn)?)
             .stderr(output);
+        if self.own_group {
+            command.process_group(0);
+        }
         let began = Instant::now();
         let child = command.spawn().map_err(NodeError::Spawn)?;
         Ok(Starting {
@@ -401,27 +413,12 @@ impl Node {
 
     /// CPU time that the process used so far, user and system.
     pub fn cpu(&self) -> Result<Duration, NodeError> {
-        let text = self.proc("stat")?;
-        // Behind the command in parentheses: state is field 3, utime and stime are 14 and 15 (proc(5)).
-        let fields = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-        let ticks: u64 = fields
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|field| field.parse::<u64>().ok())
-            .sum();
-        Ok(Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND))
+        cpu_of(self.pid())
     }
 
     /// Resident memory in bytes.
     pub fn rss_bytes(&self) -> Result<u64, NodeError> {
-        let text = self.proc("status")?;
-        let kib: u64 = text
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
-            .unwrap_or(0);
-        Ok(kib * 1_024)
+        rss_of(self.pid())
     }
 
     /// Open file descriptors.
@@ -433,13 +430,43 @@ impl Node {
                 source,
             })
     }
+}
 
-    fn proc(&self, file: &str) -> Result<String, NodeError> {
-        fs::read_to_string(format!("/proc/{}/{file}", self.pid())).map_err(|source| NodeError::Io {
-            what: "read /proc",
-            source,
-        })
-    }
+/// CPU time that a process used so far, user and system.
+pub fn cpu_of(pid: u32) -> Result<Duration, NodeError> {
+    let text = proc_file(pid, "stat")?;
+    // Behind the command in parentheses: state is field 3, utime and stime are 14 and 15 (proc(5)).
+    let fields = text.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks: u64 = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
+    Ok(Duration::from_millis(ticks * 1_000 / TICKS_PER_SECOND))
+}
+
+/// Resident memory of a process, in bytes.
+pub fn rss_of(pid: u32) -> Result<u64, NodeError> {
+    let text = proc_file(pid, "status")?;
+    let kib: u64 = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0);
+    Ok(kib * 1_024)
+}
+
+/// Whether there is such a process.
+pub fn is_there(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+fn proc_file(pid: u32, file: &str) -> Result<String, NodeError> {
+    fs::read_to_string(format!("/proc/{pid}/{file}")).map_err(|source| NodeError::Io {
+        what: "read /proc",
+        source,
+    })
 }
 
 impl Drop for Node {

@@ -13,6 +13,7 @@ mod index;
 mod interop;
 mod keys;
 mod kills;
+mod load;
 mod order;
 mod proxies;
 mod restore;

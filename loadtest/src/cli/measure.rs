@@ -70,7 +70,7 @@ enum Figure {
 
 /// The transports by the names that the figures use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Over {
+pub(crate) enum Over {
     Ws,
     Wss,
     Quic,

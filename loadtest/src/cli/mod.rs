@@ -1,7 +1,9 @@
 //! The subcommands of `conch-load`: one file each, with its arguments and what is done with them.
 
 pub(crate) mod chaos;
+pub(crate) mod compare;
 pub(crate) mod measure;
+pub(crate) mod run;
 
 /// The program's result goes to the standard output.
 #[allow(clippy::print_stdout)] // a command-line program answers there

@@ -4,6 +4,7 @@
 //! reconnects at once when the connection ends, and obeys [`Command`]s. It never gives up: a node that is away is waited
 //! for; silence ends a connection as well. The checker hears of an attempt before its bytes leave, and of everything else in the order of arrival.
 
+pub mod stamp;
 pub mod state;
 
 use std::sync::{Arc, Mutex};
@@ -241,7 +242,7 @@ impl Driver {
                 .lock()
                 .expect("no device panics while it reports");
             for note in notes {
-                note_down(&mut checker, &self.plan, note);
+                note_down(&mut checker, &self.plan.login, note);
             }
         }
         self.tally.send_replace(self.state.tally());
@@ -252,26 +253,31 @@ impl Driver {
     }
 }
 
-fn note_down(checker: &mut Checker, plan: &DevicePlan, note: Note) {
+/// Tells the checker one note of the device of `login`.
+pub(crate) fn note_down(checker: &mut Checker, login: &Login, note: Note) {
     match note {
         Note::Attempted {
             channel,
             key,
             print,
-        } => checker.attempted(channel, plan.login.user, plan.login.device, key, print),
+        } => checker.attempted(channel, login.user, login.device, key, print),
         Note::Acked {
             channel,
             print,
             seq,
+            ..
         } => checker.acked(channel, print, seq),
         Note::Refused { channel, print } => checker.refused(channel, print),
         Note::GivenUp { channel, print } => checker.given_up(channel, print),
         Note::Unknown { channel, print } => checker.unknown(channel, print),
-        Note::Shown { channel, event } => checker.delivered(plan.login.device, channel, event),
-        Note::ReadMark { channel, seq } => checker.read_mark(plan.login.device, channel, seq),
+        Note::Shown { channel, event, .. } => checker.delivered(login.device, channel, event),
+        Note::Page {
+            channel, events, ..
+        } => checker.page(login.user, channel, &events),
+        Note::ReadMark { channel, seq } => checker.read_mark(login.device, channel, seq),
         Note::ReadConfirmed { channel, seq } => {
-            checker.read_confirmed(plan.login.device, channel, seq);
+            checker.read_confirmed(login.device, channel, seq);
         }
-        Note::InboxPosition(position) => checker.inbox_position(plan.login.device, position),
+        Note::InboxPosition(position) => checker.inbox_position(login.device, position),
     }
 }

@@ -20,6 +20,7 @@ use conch_wire::{
     UserId, limits,
 };
 
+use super::stamp::Stamp;
 use crate::checker::{Fingerprint, Observed};
 
 /// Wait before the same send goes out again when the node gave no advice, in milliseconds.
@@ -37,6 +38,7 @@ pub enum Note {
         channel: ChannelId,
         print: Fingerprint,
         seq: Seq,
+        stamp: Option<Stamp>,
     },
     Refused {
         channel: ChannelId,
@@ -51,9 +53,17 @@ pub enum Note {
         channel: ChannelId,
         print: Fingerprint,
     },
+    /// `stamp`: of a message that came from the node; an own one counts as shown when its ack comes, and has none.
     Shown {
         channel: ChannelId,
         event: Observed,
+        stamp: Option<Stamp>,
+    },
+    /// A page that [`State::page_back`] asked for; empty when it was refused.
+    Page {
+        channel: ChannelId,
+        request: u32,
+        events: Vec<Observed>,
     },
     /// The mark as it was when this connection began: not below any that was told before.
     ReadMark {
@@ -103,7 +113,7 @@ struct Channel {
     have: Seq,
     /// Highest seq heard of.
     known: Seq,
-    ahead: BTreeMap<Seq, Observed>,
+    ahead: BTreeMap<Seq, (Observed, Option<Stamp>)>,
     paging: bool,
     outbox: VecDeque<Outgoing>,
     /// How many of the outbox's first items are on the wire.
@@ -114,9 +124,19 @@ struct Channel {
 
 #[derive(Clone, Copy, Debug)]
 enum Request {
-    Send { channel: ChannelId },
-    History { channel: ChannelId },
-    Open { channel: ChannelId },
+    Send {
+        channel: ChannelId,
+    },
+    History {
+        channel: ChannelId,
+    },
+    /// For a person who pages back.
+    Page {
+        channel: ChannelId,
+    },
+    Open {
+        channel: ChannelId,
+    },
     Sync,
 }
 
@@ -140,6 +160,8 @@ pub struct State {
     last_alias: Alias,
     credit_used: u32,
     connected: bool,
+    /// SENDs and SEND_MANYs on the wire.
+    sends_in_flight: usize,
     out: BytesMut,
     notes: Vec<Note>,
     tally: Tally,
@@ -165,6 +187,7 @@ impl State {
             last_alias: 0,
             credit_used: 0,
             connected: false,
+            sends_in_flight: 0,
             out: BytesMut::new(),
             notes: Vec::new(),
             tally: Tally::default(),
@@ -192,6 +215,11 @@ impl State {
     /// Last seq shown of a channel.
     pub fn have(&self, channel: ChannelId) -> Seq {
         self.channels.get(&channel).map_or(0, |c| c.have)
+    }
+
+    /// Whether everything that it heard of was shown, as far as it knows.
+    pub fn is_current(&self) -> bool {
+        self.connected && !self.syncing && self.channels.values().all(|it| it.have >= it.known)
     }
 
     /// When [`State::on_tick`] has something to do, in the caller's milliseconds.
@@ -285,6 +313,7 @@ impl State {
         self.requests.clear();
         self.out.clear();
         self.syncing = false;
+        self.sends_in_flight = 0;
         self.last_alias = 0;
         self.last_request = 0;
         self.credit_used = 0;
@@ -312,6 +341,52 @@ impl State {
             attempted: false,
         });
         self.try_send(channel, now_ms);
+    }
+
+    /// A person types several messages; what does not wait for others leaves together.
+    pub fn say_many(
+        &mut self,
+        channel: ChannelId,
+        messages: impl IntoIterator<Item = (MessageKey, Bytes)>,
+        now_ms: u64,
+    ) {
+        let outbox = &mut self.channel(channel).outbox;
+        outbox.extend(messages.into_iter().map(|(key, text)| Outgoing {
+            key,
+            text,
+            attempted: false,
+        }));
+        self.try_send(channel, now_ms);
+    }
+
+    /// A person pages back: at most `items` events up to `to`. The request, unless too many are under way.
+    pub fn page_back(&mut self, channel: ChannelId, to: Seq, items: u16) -> Option<u32> {
+        // One place stays free for SYNC, one for a gap.
+        if !self.connected || self.pages_asked() + 2 >= limits::REQUESTS_IN_FLIGHT_MAX {
+            return None;
+        }
+        let request = self.request(Request::Page { channel });
+        self.encode(&ClientFrame::History {
+            request,
+            history: History {
+                channel,
+                from: 1,
+                to,
+                items_max: items,
+                newest_first: true,
+            },
+        });
+        Some(request)
+    }
+
+    fn pages_asked(&self) -> usize {
+        let is_page = |it: &&Request| {
+            matches!(
+                it,
+                Request::History { .. } | Request::Page { .. } | Request::Sync
+            )
+        };
+        self.requests.values().filter(is_page).count()
     }
 
     /// A person has read everything that was shown of `channel`.
@@ -412,7 +487,7 @@ impl State {
             let state = self.channel(channel);
             state.known = state.known.max(event.seq);
         } else {
-            self.take(channel, Observed::of(&event));
+            self.take(channel, Observed::of(&event), Stamp::read(&event.tail));
         }
         self.fill_gap(channel);
     }
@@ -421,6 +496,7 @@ impl State {
         let Some(Request::Send { channel }) = self.requests.remove(&request) else {
             return;
         };
+        self.sends_in_flight -= 1;
         let state = self.channel(channel);
         let answered = state.in_flight.min(acks.len());
         state.in_flight = 0;
@@ -448,8 +524,9 @@ impl State {
             channel,
             print: Fingerprint::of(user, kind, &item.text),
             seq,
+            stamp: Stamp::read(&item.text),
         });
-        self.take(channel, Observed::parts(seq, user, kind, &item.text));
+        self.take(channel, Observed::parts(seq, user, kind, &item.text), None);
     }
 
     fn on_changes(&mut self, request: u32, changes: SyncChanges) {
@@ -469,12 +546,20 @@ impl State {
 
     fn on_page(&mut self, request: u32, page: HistoryPage) {
         self.anything_since_beat = true;
-        self.requests.remove(&request);
+        if let Some(Request::Page { channel }) = self.requests.remove(&request) {
+            let events = page.events.iter().map(Observed::of).collect();
+            self.notes.push(Note::Page {
+                channel,
+                request,
+                events,
+            });
+            return;
+        }
         let state = self.channel(page.channel);
         state.paging = false;
         state.have = state.have.max(page.first_seq.saturating_sub(1));
         for event in &page.events {
-            self.take(page.channel, Observed::of(event));
+            self.take(page.channel, Observed::of(event), Stamp::read(&event.tail));
         }
         self.fill_gap(page.channel);
         self.fill_gaps();
@@ -482,7 +567,15 @@ impl State {
 
     fn on_error(&mut self, request: u32, error: ErrorFrame, now_ms: u64) {
         match self.requests.remove(&request) {
-            Some(Request::Send { channel }) => self.on_send_refused(channel, &error, now_ms),
+            Some(Request::Send { channel }) => {
+                self.sends_in_flight -= 1;
+                self.on_send_refused(channel, &error, now_ms);
+            }
+            Some(Request::Page { channel }) => self.notes.push(Note::Page {
+                channel,
+                request,
+                events: Vec::new(),
+            }),
             Some(Request::History { channel }) => {
                 let state = self.channel(channel);
                 state.paging = false;
@@ -522,16 +615,29 @@ impl State {
         self.pump(now_ms);
     }
 
-    fn take(&mut self, channel: ChannelId, event: Observed) {
+    fn take(&mut self, channel: ChannelId, event: Observed, stamp: Option<Stamp>) {
         let state = self.channels.entry(channel).or_default();
         state.known = state.known.max(event.seq);
         if event.seq <= state.have {
             return;
         }
-        state.ahead.insert(event.seq, event);
-        while let Some(event) = state.ahead.remove(&(state.have + 1)) {
+        if event.seq == state.have + 1 && state.ahead.is_empty() {
             state.have += 1;
-            self.notes.push(Note::Shown { channel, event });
+            self.notes.push(Note::Shown {
+                channel,
+                event,
+                stamp,
+            });
+            return;
+        }
+        state.ahead.insert(event.seq, (event, stamp));
+        while let Some((event, stamp)) = state.ahead.remove(&(state.have + 1)) {
+            state.have += 1;
+            self.notes.push(Note::Shown {
+                channel,
+                event,
+                stamp,
+            });
         }
     }
 
@@ -555,11 +661,7 @@ impl State {
     }
 
     fn fill_gap(&mut self, channel: ChannelId) {
-        let asked = self
-            .requests
-            .values()
-            .filter(|request| matches!(request, Request::History { .. } | Request::Sync))
-            .count();
+        let asked = self.pages_asked();
         let state = self.channels.entry(channel).or_default();
         while state
             .ahead
@@ -628,6 +730,10 @@ impl State {
         if state.in_flight > 0 || state.outbox.is_empty() || now_ms < state.retry_at {
             return;
         }
+        if self.sends_in_flight >= limits::SENDS_IN_FLIGHT_MAX {
+            // Due again at once: whichever answer comes makes room.
+            return;
+        }
         let Some(alias) = state.alias else {
             self.open(channel);
             return;
@@ -667,6 +773,7 @@ impl State {
                 tail: &item.text,
             });
         }
+        self.sends_in_flight += 1;
         let request = self.request(Request::Send { channel });
         if let [send] = sends[..] {
             self.encode(&ClientFrame::Send { request, send });

@@ -63,7 +63,7 @@ fn api(node: &Node) -> Result<Api> {
 }
 
 /// CPU time that this program used so far.
-fn generator_cpu() -> Duration {
+pub(crate) fn generator_cpu() -> Duration {
     // SAFETY: getrusage fills the struct that it is given; all its fields are plain numbers, for which zero is valid.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();

@@ -1,10 +1,11 @@
 //! Where a plain client connects to, over what, and whom it trusts there.
 //!
-//! TLS and QUIC trust exactly one certificate, by its SHA-256: a node under test shows one that no root vouches for. A
+//! TLS and QUIC trust exactly one certificate, by its SHA-256 (a node under test shows one that no root vouches for), or
+//! whom roots vouch for, where load goes to a node that was there. A
 //! dialer keeps session tickets between its connections if it is told to, so that full and resumed handshakes can be
 //! told apart: the certificate is judged in full ones only, and those are counted.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,8 +14,11 @@ use quinn::crypto::rustls::QuicClientConfig;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 use sha2::{Digest, Sha256};
 
 use super::RawError;
@@ -138,11 +142,45 @@ impl FullHandshakes {
     }
 }
 
+/// Whom a dialer trusts.
+#[derive(Clone, Debug)]
+pub enum Trust {
+    /// The certificate of this SHA-256 (hex of the DER), whatever name it shows.
+    Certificate(String),
+    /// Who these roots vouch for, by name.
+    Roots(Arc<RootCertStore>),
+}
+
+impl Trust {
+    /// The roots of a PEM file.
+    pub fn roots(pem: &str) -> Result<Trust, RawError> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+            let certificate = certificate.map_err(|_| RawError::Tls)?;
+            roots.add(certificate).map_err(|_| RawError::Tls)?;
+        }
+        if roots.is_empty() {
+            return Err(RawError::Tls);
+        }
+        Ok(Trust::Roots(Arc::new(roots)))
+    }
+
+    /// The system's roots; such as cannot be read are left out.
+    pub fn system() -> Trust {
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        Trust::Roots(Arc::new(roots))
+    }
+}
+
 /// Connects by TLS over TCP.
 #[derive(Clone, Debug)]
 pub struct TlsDialer {
-    /// `ip:port`.
+    /// `host:port`.
     pub address: String,
+    /// The name that is asked for, and that roots have to vouch for.
+    pub name: String,
+    /// Full handshakes, where one certificate is trusted.
     pub full: FullHandshakes,
     pub(super) config: Arc<ClientConfig>,
 }
@@ -154,11 +192,23 @@ impl TlsDialer {
         certificate_sha256: &str,
         tickets: Tickets,
     ) -> Result<TlsDialer, RawError> {
+        let trust = Trust::Certificate(certificate_sha256.to_owned());
+        TlsDialer::trusting(address, "localhost", &trust, tickets)
+    }
+
+    /// The same with any trust.
+    pub fn trusting(
+        address: impl Into<String>,
+        name: &str,
+        trust: &Trust,
+        tickets: Tickets,
+    ) -> Result<TlsDialer, RawError> {
         let full = FullHandshakes::default();
-        let mut config = client_config(certificate_sha256, tickets, &full)?;
+        let mut config = client_config(trust, tickets, &full)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(TlsDialer {
             address: address.into(),
+            name: name.to_owned(),
             full,
             config: Arc::new(config),
         })
@@ -185,6 +235,7 @@ impl Default for Windows {
 #[derive(Clone, Debug)]
 pub struct QuicDialer {
     pub address: SocketAddr,
+    name: String,
     pub full: FullHandshakes,
     endpoint: quinn::Endpoint,
     config: quinn::ClientConfig,
@@ -198,8 +249,20 @@ impl QuicDialer {
         tickets: Tickets,
         windows: Windows,
     ) -> Result<QuicDialer, RawError> {
+        let trust = Trust::Certificate(certificate_sha256.to_owned());
+        QuicDialer::trusting(address, "localhost", &trust, tickets, windows)
+    }
+
+    /// The same with any trust.
+    pub fn trusting(
+        address: SocketAddr,
+        name: &str,
+        trust: &Trust,
+        tickets: Tickets,
+        windows: Windows,
+    ) -> Result<QuicDialer, RawError> {
         let full = FullHandshakes::default();
-        let mut tls = client_config(certificate_sha256, tickets, &full)?;
+        let mut tls = client_config(trust, tickets, &full)?;
         tls.alpn_protocols = vec![QUIC_ALPN.to_vec()];
         let crypto = QuicClientConfig::try_from(tls).map_err(|_| RawError::Tls)?;
         let mut transport = quinn::TransportConfig::default();
@@ -209,10 +272,17 @@ impl QuicDialer {
             .max_idle_timeout(Some(IDLE.try_into().expect("a minute is a valid timeout")));
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         config.transport_config(Arc::new(transport));
-        let endpoint =
-            quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).map_err(RawError::Connect)?;
+        // A socket on loopback reaches nothing else, and is reached by nothing else.
+        let local: IpAddr = match address.ip() {
+            ip if ip.is_loopback() && ip.is_ipv4() => Ipv4Addr::LOCALHOST.into(),
+            ip if ip.is_loopback() => Ipv6Addr::LOCALHOST.into(),
+            ip if ip.is_ipv4() => Ipv4Addr::UNSPECIFIED.into(),
+            _ => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let endpoint = quinn::Endpoint::client((local, 0).into()).map_err(RawError::Connect)?;
         Ok(QuicDialer {
             address,
+            name: name.to_owned(),
             full,
             endpoint,
             config,
@@ -223,7 +293,7 @@ impl QuicDialer {
     pub async fn dial(&self) -> Result<quinn::Connection, RawError> {
         let connecting = self
             .endpoint
-            .connect_with(self.config.clone(), self.address, "localhost")
+            .connect_with(self.config.clone(), self.address, &self.name)
             .map_err(|error| RawError::Connect(std::io::Error::other(error)))?;
         Ok(connecting.await.map_err(Box::new)?)
     }
@@ -245,22 +315,28 @@ pub fn certificate_sha256(der: &[u8]) -> String {
 }
 
 fn client_config(
-    certificate_sha256: &str,
+    trust: &Trust,
     tickets: Tickets,
     full: &FullHandshakes,
 ) -> Result<ClientConfig, RawError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let trust = Pinned {
-        sha256: certificate_sha256.to_ascii_lowercase(),
-        full: full.clone(),
-        provider: Arc::clone(&provider),
-    };
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
-        .map_err(|_| RawError::Tls)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(trust))
-        .with_no_client_auth();
+        .map_err(|_| RawError::Tls)?;
+    let builder = match trust {
+        Trust::Certificate(sha256) => {
+            let pinned = Pinned {
+                sha256: sha256.to_ascii_lowercase(),
+                full: full.clone(),
+                provider,
+            };
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(pinned))
+        }
+        Trust::Roots(roots) => builder.with_root_certificates(Arc::clone(roots)),
+    };
+    let mut config = builder.with_no_client_auth();
     config.resumption = match tickets {
         Tickets::None => Resumption::disabled(),
         Tickets::Kept => Resumption::in_memory_sessions(TICKETS),

@@ -36,7 +36,7 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use carrier::{Broken, Carrier, ControlStream};
 pub use endpoint::{
     Doors, Endpoint, FullHandshakes, QUIC_ALPN, QuicDialer, QuicDoor, Tickets, TlsDialer,
-    Transport, Windows, certificate_sha256,
+    Transport, Trust, Windows, certificate_sha256,
 };
 
 /// Subprotocol of major version 1.
@@ -571,7 +571,7 @@ async fn connect_to(endpoint: &Endpoint) -> Result<Carrier, RawError> {
         }
         Endpoint::Tls(dialer) => {
             let stream = tcp(&dialer.address).await?;
-            let name = ServerName::try_from("localhost").map_err(|_| RawError::Tls)?;
+            let name = ServerName::try_from(dialer.name.clone()).map_err(|_| RawError::Tls)?;
             let stream = TlsConnector::from(dialer.config.clone())
                 .connect(name, stream)
                 .await
