@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn pairs_are_different_pairs_and_groups_have_their_size() {
         let scenario = scenario(
-            "[population]\npeople = 10\n[[direct]]\npairs = 12\n[[group]]\ngroups = 5\nmembers = 4\n",
+            "check = false\n[population]\npeople = 10\n[[direct]]\npairs = 12\n[[group]]\ngroups = 5\nmembers = 4\n",
         );
         let channels = channels(&scenario);
         let mut pairs: Vec<_> = channels
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn members_of_a_channel_are_never_cut_apart() {
         let scenario = scenario(
-            "[population]\npeople = 60\n[[direct]]\npairs = 30\n[[group]]\ngroups = 12\nmembers = 10\n",
+            "check = false\n[population]\npeople = 60\n[[direct]]\npairs = 30\n[[group]]\ngroups = 12\nmembers = 10\n",
         );
         let channels = channels(&scenario);
         let workers = cut(60, &channels, 3);
