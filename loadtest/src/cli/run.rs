@@ -37,7 +37,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FOLDER", default_value = "target/load")]
     out: PathBuf,
     /// In place of the scenario's time.duration_s, in seconds
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     seconds: Option<f64>,
     /// In place of the scenario's transport
     #[arg(long, value_enum)]

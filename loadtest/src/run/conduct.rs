@@ -300,6 +300,8 @@ impl Conductor<'_> {
                 deadline = Instant::now() + GRACE;
             }
         }
+        // The last worker may have been quicker than this clock.
+        cpu_after.get_or_insert_with(|| self.server.sample());
         round.rows = series.rows();
         let in_time = cpu_before.flatten().zip(cpu_after.flatten());
         round.server = in_time.map(|((before, _), (after, rss))| {
