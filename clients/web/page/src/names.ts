@@ -5,6 +5,8 @@
  * are cut. Messages keep every character; their bubbles clip what would leave them.
  */
 
+/** What parts lines and words: a space here. */
+const BREAKS = /[\t\n\v\f\r\u0085\u2028\u2029]+/gu;
 /** Controls, marks of direction, what only layout engines and annotators want. Joiners stay: scripts and emoji need them. */
 const INVISIBLE = /[\p{Cc}\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]/gu;
 const TOWERS = /(\p{M}{2})\p{M}+/gu;
@@ -16,7 +18,7 @@ const LOOKED_AT_CHARS = 4_000;
 
 /** A name or title for one line of at most `max` characters; `fallback` when nothing visible is left of it. */
 export function clean(name: string, fallback: string, max = NAME_CHARS_MAX): string {
-  const whole = cut(name, LOOKED_AT_CHARS).replace(INVISIBLE, "").replace(TOWERS, "$1").replace(/\s+/gu, " ").trim();
+  const whole = cut(name, LOOKED_AT_CHARS).replace(BREAKS, " ").replace(INVISIBLE, "").replace(TOWERS, "$1").replace(/\s+/gu, " ").trim();
   if (BLANK.test(whole)) return fallback;
   const characters = [...whole];
   return characters.length > max ? `${characters.slice(0, max - 1).join("")}…` : whole;

@@ -6,6 +6,7 @@
 import { mkdirSync, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { join } from "node:path";
+import type { Page } from "playwright-core";
 import { expect, it } from "vitest";
 import { target, until } from "./node.js";
 import { type Person, field, placed } from "./people.js";
@@ -15,6 +16,15 @@ const stage = Stage.forTests();
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const folder = join(target, "page-screenshots");
 const SIZES = { desktop: { width: 1200, height: 760 }, phone: { width: 390, height: 844 } };
+/** The smallest phone, and one that is turned: only that everything has its place in them. */
+const NARROW = { small: { width: 320, height: 568 }, turned: { width: 844, height: 390 } };
+
+/** Parts that are wider than their place, and so cannot be seen whole. */
+const overflowing = (page: Page): Promise<string[]> =>
+  page.evaluate(() => {
+    const parts = document.querySelectorAll<HTMLElement>("html, dialog, .sidebar, .conversation, .messages, .composer, .welcome");
+    return [...parts].filter((it) => it.scrollWidth > it.clientWidth).map((it) => `${it.className || it.tagName}: ${it.scrollWidth} in ${it.clientWidth}`);
+  });
 
 /** Looks at the state that this person's page is in. */
 async function look({ page }: Person, name: string): Promise<void> {
@@ -31,9 +41,15 @@ async function look({ page }: Person, name: string): Promise<void> {
         return (await axe.run()).violations.map((it) => `${it.id}: ${it.nodes.map((node) => node.html.slice(0, 140)).join(" | ")}`);
       });
       expect(found, `${name}, ${size}, ${colorScheme}`).toEqual([]);
-      const isWide = await page.evaluate(() => document.documentElement.scrollWidth > innerWidth);
-      expect(isWide, `${name} is wider than a ${size}`).toBe(false);
+      expect(await overflowing(page), `${name}, ${size}`).toEqual([]);
     }
+  }
+  await page.emulateMedia({ colorScheme: "light", reducedMotion: "reduce" });
+  for (const [size, viewport] of Object.entries(NARROW)) {
+    await page.setViewportSize(viewport);
+    await page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+    await page.screenshot({ path: join(folder, `${name}-${size}-light.png`) });
+    expect(await overflowing(page), `${name}, ${size}`).toEqual([]);
   }
   await page.setViewportSize(SIZES.desktop);
 }
@@ -78,7 +94,7 @@ it("a chat: list, group, unread line, members, offline, refused, left", async ()
   const people = [stage.person("Ada", "Ada Lovelace"), stage.person("Grace", "Grace Hopper"), stage.person("Linus", "Linus T.")] as const;
   const [ada, grace, linus] = await Promise.all(people);
   const office = await stage.author("Harbour");
-  const channel = await office.group("Harbour office", [ada.handle, grace.handle, linus.handle]);
+  const channel = await office.group("Harbour office of the northern islands, night watch", [ada.handle, grace.handle, linus.handle]);
   await office.write(channel, ["The tide turns at six. Who takes the first watch?"]);
   for (const who of [ada, grace, linus]) await who.open(/Harbour/);
   await until("heard", async () => (await placed(linus.page)).length === 1);

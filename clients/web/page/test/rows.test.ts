@@ -56,7 +56,7 @@ describe("names", () => {
     expect([...clean(`a${"\u0301".repeat(10_000)}`, "x")].length).toBeLessThan(5);
     expect(clean(" \u200f\u202e ", "ada")).toBe("ada");
     expect([...clean("é".repeat(200), "x")]).toHaveLength(64);
-    expect(clean("a\n\nb", "x")).toBe("ab");
+    expect([clean("a\n\nb", "x"), clean("a\u2028b\tc", "x")]).toEqual(["a b", "a b c"]);
     for (const blank of ["\u3164", "\u2800 \u2800", "\u200b\u200d", "\u0301\u0302", "\u{e0020}"]) expect(clean(blank, "ada")).toBe("ada");
     expect(clean("👩\u200d🚀 e\u0301", "x")).toBe("👩\u200d🚀 e\u0301");
     expect(clean("x".repeat(1_000_000), "y", 300)).toHaveLength(300);
