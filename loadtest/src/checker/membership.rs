@@ -1,9 +1,8 @@
 //! Who may see which seqs of a channel: the stays of each user, as the channel's own events tell them.
 
-use std::collections::HashMap;
-
 use conch_wire::event::EventBody;
 use conch_wire::{ChannelId, Event, EventKind, Seq, UserId};
+use hashbrown::HashMap;
 
 use super::verdict::Found;
 use super::{Change, Violation};
@@ -16,8 +15,9 @@ pub(super) struct Stay {
 }
 
 impl Stay {
-    fn covers(self, seq: Seq) -> bool {
-        seq >= self.from && self.until.is_none_or(|last| seq <= last)
+    /// The last seq of it so far.
+    pub(super) fn last(self) -> Seq {
+        self.until.unwrap_or(Seq::MAX)
     }
 }
 
@@ -57,10 +57,20 @@ impl Membership {
         self.stays.get(&user)?.last().copied()
     }
 
-    pub(super) fn may_see(&self, user: UserId, seq: Seq) -> bool {
-        self.stays
-            .get(&user)
-            .is_some_and(|stays| stays.iter().any(|stay| stay.covers(seq)))
+    /// All stays, oldest first.
+    pub(super) fn all(&self, user: UserId) -> impl Iterator<Item = Stay> {
+        self.stays.get(&user).into_iter().flatten().copied()
+    }
+
+    /// Everybody who was ever in.
+    pub(super) fn users(&self) -> impl Iterator<Item = UserId> {
+        self.stays.keys().copied()
+    }
+
+    /// Bytes on the heap, changes not counted.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let stays: usize = self.stays.values().map(Vec::capacity).sum();
+        self.stays.allocation_size() + stays * size_of::<Stay>()
     }
 
     /// Whether the user was in from the beginning of what they see to the end of the run: nothing may be refused to them

@@ -194,6 +194,17 @@ fn change_made_twice_is_caught() {
 }
 
 #[test]
+fn change_that_cannot_be_read_is_caught() {
+    let mut history = history();
+    let rubbish = Bytes::from_static(b"rubbish");
+    history.push(event(7, EventKind::MembersAdded, rubbish));
+    let checker = run(&history, BOTH, &[5, 6, 7]);
+    broken(checker.verdict(), |v| {
+        matches!(v, Violation::Forged { seq: 7, .. })
+    });
+}
+
+#[test]
 fn only_who_was_out_may_be_refused_for_good() {
     for (sender, device, is_right) in [(BEN, BENS, true), (ANN, ANNS, false)] {
         let mut checker = run(&history(), BOTH, &[5, 6]);

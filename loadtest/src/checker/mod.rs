@@ -15,24 +15,31 @@
 //! device missed of a stay before the newest one is not asked for: nobody can read it any more.
 //!
 //! A message is known by its [`Fingerprint`] (author, kind, content), because events carry no key: senders under test
-//! must never send the same content twice under two keys. Memory: about 60 bytes per message, one bit per device and
-//! message. No IO, no clock; a run that compared nothing does not pass.
+//! must never send the same content twice under two keys. Memory: about 24 bytes per message, and for each channel of a
+//! device what does not grow as long as everything comes in order ([`Memory`] has the sums); read long histories by
+//! [`FullRead`]. No IO, no clock; a run that compared nothing does not pass.
 
-mod bits;
 mod channel;
 mod fingerprint;
+mod index;
 mod membership;
+mod memory;
+mod message;
+mod order;
+mod places;
+mod read;
+mod seqs;
 mod verdict;
 mod violation;
 
-use std::collections::HashMap;
-
 use conch_wire::{ChannelId, DeviceId, Event, MessageKey, Seq, UserId};
+use hashbrown::{HashMap, HashSet};
 
-use bits::SeqSet;
 use channel::ChannelRecord;
 pub use fingerprint::{Fingerprint, Observed};
-use membership::Stay;
+pub use memory::Memory;
+pub use read::FullRead;
+use seqs::Run;
 pub use verdict::{Counts, Verdict};
 pub use violation::Violation;
 
@@ -41,6 +48,8 @@ pub use violation::Violation;
 pub struct Checker {
     channels: HashMap<ChannelId, ChannelRecord>,
     devices: HashMap<DeviceId, DeviceRecord>,
+    /// Where each user was ever a member.
+    channels_of: HashMap<UserId, HashSet<ChannelId>>,
     confirmed_reads: HashMap<(UserId, ChannelId), Seq>,
     final_reads: HashMap<(UserId, ChannelId), Seq>,
     counts: Counts,
@@ -59,7 +68,6 @@ pub enum Change {
 #[derive(Debug)]
 struct DeviceRecord {
     user: UserId,
-    shown: HashMap<ChannelId, SeqSet>,
     read_marks: HashMap<ChannelId, Seq>,
     inbox_position: u64,
 }
@@ -76,7 +84,6 @@ impl Checker {
             device,
             DeviceRecord {
                 user,
-                shown: HashMap::new(),
                 read_marks: HashMap::new(),
                 inbox_position: 0,
             },
@@ -85,6 +92,7 @@ impl Checker {
 
     /// `user` is a member of `channel` and sees it from seq `from` on.
     pub fn add_member(&mut self, channel: ChannelId, user: UserId, from: Seq) {
+        self.channels_of.entry(user).or_default().insert(channel);
         self.channel(channel).members.add(user, from);
     }
 
@@ -103,6 +111,9 @@ impl Checker {
     pub fn members_of_history(&mut self, channel: ChannelId, events: &[Event]) {
         let record = self.channels.entry(channel).or_default();
         record.members.replay(channel, events, &mut self.found);
+        for user in record.members.users() {
+            self.channels_of.entry(user).or_default().insert(channel);
+        }
     }
 
     /// A message is about to be sent (again). Call it before the bytes can reach the node.
@@ -140,7 +151,8 @@ impl Checker {
     /// channel at some time.
     pub fn given_up(&mut self, channel: ChannelId, print: Fingerprint) {
         self.counts.given_up += 1;
-        self.channel(channel).given_up(print);
+        let record = self.channels.entry(channel).or_default();
+        record.given_up(channel, print, &mut self.found);
     }
 
     /// An attempt ended without an answer, or with `outcome_unknown`.
@@ -152,17 +164,19 @@ impl Checker {
     pub fn delivered(&mut self, device: DeviceId, channel: ChannelId, event: Observed) {
         self.counts.deliveries += 1;
         let record = self.channels.entry(channel).or_default();
-        record.observed(channel, event, &mut self.found);
-        let Some(state) = self.devices.get_mut(&device) else {
+        let fits = record.observed(channel, event, &mut self.found);
+        if let Some(shown) = record.shown_mut(device) {
+            if !shown.insert(event.seq) && fits {
+                self.found.add(Violation::ShownTwice {
+                    device,
+                    channel,
+                    seq: event.seq,
+                });
+            }
+        } else if self.devices.contains_key(&device) {
+            record.show_first(device, event.seq);
+        } else {
             self.found.add(Violation::UnknownDevice { device, channel });
-            return;
-        };
-        if !state.shown.entry(channel).or_default().insert(event.seq) {
-            self.found.add(Violation::ShownTwice {
-                device,
-                channel,
-                seq: event.seq,
-            });
         }
     }
 
@@ -171,11 +185,11 @@ impl Checker {
         self.counts.history_events += events.len() as u64;
         let record = self.channels.entry(channel).or_default();
         for pair in events.windows(2) {
-            if pair[1].seq != pair[0].seq + 1 {
+            if pair[0].seq.checked_add(1) != Some(pair[1].seq) {
                 self.found.add(Violation::Gap {
                     reader,
                     channel,
-                    expected: pair[0].seq + 1,
+                    expected: pair[0].seq.saturating_add(1),
                     found: pair[1].seq,
                 });
             }
@@ -194,29 +208,17 @@ impl Checker {
         events: &[Observed],
         head: Seq,
     ) {
-        self.page(reader, channel, events);
+        let mut read = FullRead::new(reader, channel);
+        read.page(self, events);
+        read.end(self, head);
+    }
+
+    /// Notes a full read; gives the seq that it had to begin at.
+    fn ended_read(&mut self, reader: UserId, channel: ChannelId, head: Seq) -> Seq {
         self.counts.full_reads += 1;
         let record = self.channels.entry(channel).or_default();
-        let from = record.members.newest(reader).map_or(1, |stay| stay.from);
-        let first = events.first().map_or(head + 1, |event| event.seq);
-        let last = events.last().map_or(0, |event| event.seq);
-        if first != from && !(events.is_empty() && head < from) {
-            self.found.add(Violation::Gap {
-                reader,
-                channel,
-                expected: from,
-                found: first,
-            });
-        }
-        if last != head && !events.is_empty() {
-            self.found.add(Violation::Gap {
-                reader,
-                channel,
-                expected: head,
-                found: last,
-            });
-        }
         record.read_until = Some(record.read_until.unwrap_or(0).max(head));
+        record.members.newest(reader).map_or(1, |stay| stay.from)
     }
 
     /// At the end `user` is told of a channel that nobody made, or made once and has twice.
@@ -290,14 +292,11 @@ impl Checker {
         let Some(state) = self.devices.get(&device) else {
             return 0;
         };
-        self.owed_to(state)
-            .map(|(channel, record, stay)| {
-                record
-                    .places_in(stay.from, stay.until)
-                    .filter(|seq| !state.has(channel, *seq))
-                    .count() as u64
-            })
-            .sum()
+        let missing = self.channels_of(state.user).flat_map(|(_, record)| {
+            let missing = record.missing(state.user, device, Seq::MAX);
+            missing.into_iter().map(Run::len)
+        });
+        missing.sum()
     }
 
     /// Judges the whole run. Full histories must have been read before.
@@ -307,25 +306,27 @@ impl Checker {
             record.judge(*channel, &mut found);
         }
         for (device, state) in &self.devices {
-            for (channel, record, stay) in self.owed_to(state) {
-                for seq in record.places_in(stay.from, stay.until) {
-                    if !state.has(channel, seq) {
-                        found.add(Violation::NotShown {
-                            device: *device,
-                            channel,
-                            seq,
-                        });
-                    }
+            let device = *device;
+            for (channel, record) in self.channels_of(state.user) {
+                // What the full reads did not find is lost for all, and said once.
+                let last = record.read_until.unwrap_or(Seq::MAX);
+                for missing in record.missing(state.user, device, last) {
+                    found.add_all(missing, |seq| Violation::NotShown {
+                        device,
+                        channel,
+                        seq,
+                    });
                 }
             }
         }
-        for (device, state) in &self.devices {
-            for (channel, shown) in &state.shown {
-                let members = self.channels.get(channel).map(|record| &record.members);
-                let may_see = |seq: &Seq| members.is_some_and(|it| it.may_see(state.user, *seq));
-                for seq in shown.iter().filter(|seq| !may_see(seq)) {
-                    found.add(Violation::ShownToOutsider {
-                        device: *device,
+        for (channel, record) in &self.channels {
+            for device in record.devices() {
+                let Some(state) = self.devices.get(&device) else {
+                    continue;
+                };
+                for run in record.not_theirs(state.user, device) {
+                    found.add_all(run, |seq| Violation::ShownToOutsider {
+                        device,
                         channel: *channel,
                         seq,
                     });
@@ -353,30 +354,31 @@ impl Checker {
         self.channels.entry(channel).or_default()
     }
 
-    /// What a device must have been shown: the newest stay of its user in each channel. Of a stay that is over, only if it was
-    /// shown some of it: a device that was away for the whole of it need not care any more.
-    fn owed_to(
-        &self,
-        state: &DeviceRecord,
-    ) -> impl Iterator<Item = (ChannelId, &ChannelRecord, Stay)> {
-        self.channels.iter().filter_map(move |(channel, record)| {
-            let stay = record.members.newest(state.user)?;
-            let is_owed = match stay.until {
-                None => true,
-                Some(_) => record
-                    .places_in(stay.from, stay.until)
-                    .any(|seq| state.has(*channel, seq)),
-            };
-            is_owed.then_some((*channel, record, stay))
-        })
+    /// Where `user` is a member, or was.
+    fn channels_of(&self, user: UserId) -> impl Iterator<Item = (ChannelId, &ChannelRecord)> {
+        let channels = self.channels_of.get(&user).into_iter().flatten();
+        channels.filter_map(|channel| Some((*channel, self.channels.get(channel)?)))
     }
-}
 
-impl DeviceRecord {
-    fn has(&self, channel: ChannelId, seq: Seq) -> bool {
-        self.shown
-            .get(&channel)
-            .is_some_and(|shown| shown.contains(seq))
+    /// What all this takes.
+    pub fn memory(&self) -> Memory {
+        let marks = self
+            .devices
+            .values()
+            .map(|it| it.read_marks.allocation_size());
+        let reads = [&self.confirmed_reads, &self.final_reads].map(HashMap::allocation_size);
+        let channels_of = self.channels_of.values().map(HashSet::allocation_size);
+        let devices = self.devices.allocation_size() + marks.sum::<usize>();
+        let users = self.channels_of.allocation_size() + channels_of.sum::<usize>();
+        let mut memory = Memory {
+            device_bytes: (devices + users + reads.iter().sum::<usize>()) as u64,
+            channel_bytes: self.channels.allocation_size() as u64,
+            ..Memory::default()
+        };
+        for record in self.channels.values() {
+            record.weigh(&mut memory);
+        }
+        memory
     }
 }
 
@@ -385,3 +387,6 @@ mod tests;
 
 #[cfg(test)]
 mod membership_tests;
+
+#[cfg(test)]
+mod history_tests;

@@ -5,7 +5,7 @@
 use conch_wire::{ChannelId, DeviceId, MessageKey, Seq, UserId};
 use proptest::prelude::*;
 
-use super::{Checker, Fingerprint, Observed, Verdict, Violation};
+use super::{Checker, Fingerprint, FullRead, Observed, Verdict, Violation};
 
 const CHANNEL: ChannelId = ChannelId(7);
 const ANN: UserId = UserId(1);
@@ -499,6 +499,164 @@ fn broken_run_keeps_a_bounded_number_of_violations() {
     let verdict = checker.verdict();
     assert!(verdict.violations_total > 9_000);
     assert!(verdict.violations.len() < 100);
+}
+
+#[test]
+fn seq_zero_is_caught() {
+    let mut checker = conversation(1);
+    checker.attempted(CHANNEL, ANN, device(ANN), key(3), print_of(3));
+    checker.acked(CHANNEL, print_of(3), 0);
+    broken(checker.verdict(), |v| {
+        matches!(v, Violation::SeqZero { .. })
+    });
+}
+
+#[test]
+fn report_of_a_device_that_nobody_registered_is_caught() {
+    let mut checker = conversation(1);
+    let devices = [DeviceId(98), DeviceId(99)];
+    checker.delivered(devices[0], CHANNEL, seen(1, 1));
+    checker.read_mark(devices[1], CHANNEL, 1);
+    let verdict = checker.verdict();
+    for device in devices {
+        let channel = CHANNEL;
+        let unknown = Violation::UnknownDevice { device, channel };
+        assert!(verdict.violations.contains(&unknown), "{verdict}");
+    }
+}
+
+#[test]
+fn ack_that_is_taken_back_is_caught() {
+    let mut checker = conversation(2);
+    checker.refused(CHANNEL, print_of(2));
+    checker.given_up(CHANNEL, print_of(2));
+    broken(checker.verdict(), |v| {
+        matches!(v, Violation::AckTakenBack { seq: 2, .. })
+    });
+}
+
+#[test]
+fn message_of_two_devices_is_in_no_order() {
+    let mut checker = conversation(2);
+    // Both of Ann's devices try the message 3; what the second one says then comes before it.
+    let [first, second] = [DEVICES[0].1, DEVICES[1].1];
+    checker.attempted(CHANNEL, ANN, second, key(3), print_of(3));
+    checker.attempted(CHANNEL, ANN, first, key(3), print_of(3));
+    checker.attempted(CHANNEL, ANN, second, key(5), print_of(5));
+    checker.acked(CHANNEL, print_of(5), 3);
+    checker.acked(CHANNEL, print_of(3), 4);
+    show_all(&mut checker, 1..=2);
+    for (_, device) in DEVICES {
+        checker.delivered(device, CHANNEL, seen(3, 5));
+        checker.delivered(device, CHANNEL, seen(4, 3));
+    }
+    let events = [seen(1, 1), seen(2, 2), seen(3, 5), seen(4, 3)];
+    checker.full_history(ANN, CHANNEL, &events, 4);
+    let verdict = checker.verdict();
+    assert!(verdict.is_clean(), "{verdict}");
+}
+
+#[test]
+fn settled_message_that_is_sent_again_is_the_same_message() {
+    let mut checker = conversation(3);
+    let other = DEVICES[1].1;
+    checker.attempted(CHANNEL, author(1), other, key(1), print_of(1));
+    assert_eq!(checker.counts().messages, 3);
+    checker.acked(CHANNEL, print_of(1), 1);
+    checker.attempted(CHANNEL, author(1), other, key(1), print_of(1));
+    checker.acked(CHANNEL, print_of(1), 2);
+    assert_eq!(checker.counts().acked_messages, 3);
+    broken(checker.verdict(), |v| {
+        matches!(
+            v,
+            Violation::AckMoved {
+                first: 1,
+                second: 2,
+                ..
+            }
+        )
+    });
+}
+
+#[test]
+fn history_read_by_pages_may_have_no_gap_between_them() {
+    for missing in [false, true] {
+        let mut checker = conversation(6);
+        show_all(&mut checker, 1..=6);
+        let mut read = FullRead::new(ANN, CHANNEL);
+        for page in [1..=2, 3 + u32::from(missing)..=4, 5..=6] {
+            let events: Vec<_> = page.map(|seq| seen(seq, seq)).collect();
+            read.page(&mut checker, &events);
+        }
+        read.end(&mut checker, 6);
+        let verdict = checker.verdict();
+        if missing {
+            broken(verdict, |v| {
+                matches!(
+                    v,
+                    Violation::Gap {
+                        expected: 3,
+                        found: 4,
+                        ..
+                    }
+                )
+            });
+        } else {
+            assert!(verdict.is_clean(), "{verdict}");
+        }
+    }
+}
+
+/// A million messages, most in a hot channel and the others in a thousand quiet ones, told as they come in a run that goes
+/// well; but one device has every second one late. What that takes is bounded, by the checker's own account of its tables.
+#[test]
+fn million_messages_take_a_bounded_memory() {
+    const HOT: Seq = 950_000;
+    const QUIET: Seq = 50;
+    const LATE: Seq = 1_000;
+    let event = |seq: Seq| Observed::parts(seq, ANN, TEXT, &seq.to_le_bytes());
+    let mut checker = Checker::new();
+    for (user, device) in DEVICES {
+        checker.add_device(user, device);
+    }
+    for channel in (0..=1_000).map(ChannelId) {
+        checker.add_member(channel, ANN, 1);
+        checker.add_member(channel, BEN, 1);
+        let last = if channel.0 == 0 { HOT } else { QUIET };
+        let mut read = FullRead::new(BEN, channel);
+        for seq in 1..=last {
+            let event_here = event(seq);
+            let print = event_here.print.unwrap();
+            checker.attempted(channel, ANN, DEVICES[0].1, key(seq), print);
+            checker.delivered(DEVICES[1].1, channel, event_here);
+            checker.delivered(DEVICES[2].1, channel, event_here);
+            checker.acked(channel, print, seq);
+            checker.delivered(DEVICES[0].1, channel, event_here);
+            if seq % 2 == 1 {
+                checker.delivered(DEVICES[3].1, channel, event_here);
+            }
+            if seq % LATE == 0 || seq == last {
+                let block = seq - (seq - 1) % LATE;
+                for late in (block..=seq).filter(|seq| seq % 2 == 0) {
+                    checker.delivered(DEVICES[3].1, channel, event(late));
+                }
+            }
+            read.page(&mut checker, &[event_here]);
+        }
+        read.end(&mut checker, last);
+    }
+    let memory = checker.memory();
+    let each = memory.messages() as f64 / 1e6;
+    assert!(each < 28.0, "{each} bytes per message: {memory}");
+    assert_eq!(memory.unsettled, 0);
+    let pair = memory.pair_bytes as f64 / memory.pairs as f64;
+    assert!(
+        pair < 250.0,
+        "{pair} bytes per channel of a device: {memory}"
+    );
+    let verdict = checker.verdict();
+    assert!(verdict.is_clean(), "{verdict}");
+    assert_eq!(verdict.counts.deliveries, 4_000_000);
 }
 
 proptest! {

@@ -2,7 +2,10 @@
 
 use std::fmt;
 
+use conch_wire::Seq;
+
 use super::Violation;
+use super::seqs::Run;
 
 /// Violations kept in full, all together and of one kind; the rest is only counted, so that a broken run does not fill the
 /// memory, and one kind does not hide another.
@@ -24,6 +27,13 @@ impl Found {
         if self.kept.len() < KEPT_MAX && self.kept.iter().filter(alike).count() < KEPT_OF_A_KIND {
             self.kept.push(violation);
         }
+    }
+
+    /// One violation for each seq of `run`.
+    pub(super) fn add_all(&mut self, run: Run, violation: impl Fn(Seq) -> Violation) {
+        let told = (run.first..=run.last).take(KEPT_OF_A_KIND);
+        told.for_each(|seq| self.add(violation(seq)));
+        self.total += run.len().saturating_sub(KEPT_OF_A_KIND as u64);
     }
 
     pub(super) fn total(&self) -> u64 {

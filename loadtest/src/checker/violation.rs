@@ -20,6 +20,8 @@ pub enum Violation {
         first: Seq,
         second: Seq,
     },
+    #[error("I1 channel {channel} seq {seq} was acknowledged, and then refused for good")]
+    AckTakenBack { channel: ChannelId, seq: Seq },
     #[error(
         "I1 one key stands for two stored messages in channel {channel}: seq {first} and seq {second}"
     )]
