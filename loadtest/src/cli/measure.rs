@@ -41,6 +41,9 @@ pub(crate) struct MeasureArgs {
     /// `fallback` and `resume`: times of each kind
     #[arg(long, default_value_t = 20)]
     rounds: usize,
+    /// `checker`: messages in each shape of run
+    #[arg(long, default_value_t = 10_000_000)]
+    checked: u64,
     /// Folder on the disk that is meant; what is made there is removed at the end
     #[arg(long, default_value = ".")]
     folder: PathBuf,
@@ -66,6 +69,8 @@ enum Figure {
     Fallback,
     /// Time from a change of address to the next message
     Resume,
+    /// What the checker costs who runs it: time per call, bytes per message
+    Checker,
 }
 
 /// The transports by the names that the figures use.
@@ -139,6 +144,9 @@ pub(crate) async fn run(args: MeasureArgs) -> Result<bool> {
     }
     if wanted(Figure::Resume) {
         say(&measure::resume(folder, args.rounds).await?);
+    }
+    if wanted(Figure::Checker) {
+        say(&measure::checking(args.checked)?);
     }
     Ok(true)
 }

@@ -5,6 +5,7 @@
 //! machine; CPU time of the node, from /proc, is the steadiest number. Messages carry 100 bytes unless said.
 
 mod ack;
+mod checking;
 mod connect;
 mod disk;
 mod idle;
@@ -21,6 +22,7 @@ use conch_wire::{ChannelId, limits};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 pub use ack::{AckFigures, AckPlan, ack};
+pub use checking::{CheckingFigures, checking};
 pub use connect::{ConnectFigures, connect};
 pub use idle::{IdleFigures, idle};
 pub use reach::{FallbackFigures, ResumeFigures, fallback, resume};
