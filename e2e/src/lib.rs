@@ -4,6 +4,7 @@
 //! they need from it. Nothing here asserts; helpers return errors with what they waited for.
 
 pub mod front;
+pub mod plain;
 pub mod shim;
 
 pub use conch_impair as impair;

@@ -11,6 +11,7 @@ pub mod http;
 pub mod measure;
 pub mod node;
 pub mod raw;
+pub mod relay;
 pub mod report;
 pub mod run;
 pub mod scenario;

@@ -16,6 +16,7 @@ mod kills;
 mod load;
 mod order;
 mod proxies;
+mod relay;
 mod restore;
 mod sdk;
 mod sdk_examples;
