@@ -1,8 +1,8 @@
 //! `conch-load`: proves and measures a Conch node from the outside.
 //!
 //! `run` plays a scenario and writes a report, `compare` compares two; `chaos` starts a node of its own, kills it again and
-//! again under load, and ends with one verdict line; `measure` takes figures, one line each. Nodes that it starts are the
-//! `conch` program beside this one. Exit codes: 0 the promise held (the figure was taken, nothing got worse), 1 it was broken
+//! again under load, and ends with one verdict line; `measure` takes figures, one line each; `relay` has a fault that a judge of
+//! nodes must tell. Nodes that it starts are the `conch` program beside this one. Exit codes: 0 the promise held (the figure was taken, nothing got worse), 1 it was broken
 //! (something got worse), 2 the run could not be done, 3 the figures are the generator's, 4 interrupted. Here is only the
 //! list of subcommands; each has a file in `cli`.
 
@@ -17,6 +17,7 @@ mod cli;
 use cli::chaos::ChaosArgs;
 use cli::compare::CompareArgs;
 use cli::measure::MeasureArgs;
+use cli::relay::RelayArgs;
 use cli::run::RunArgs;
 
 /// Proves and measures a Conch node from the outside
@@ -37,6 +38,8 @@ enum Command {
     Chaos(ChaosArgs),
     /// Take figures of a node, each beside its floor
     Measure(MeasureArgs),
+    /// Stand between clients and a node with a fault that the checker must tell
+    Relay(RelayArgs),
     /// A process of `run`: plays what it is told on its standard input
     #[command(hide = true)]
     Worker,
@@ -64,6 +67,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             Command::Compare(args) => cli::compare::run(&args)?,
             Command::Chaos(args) => cli::chaos::run(args).await?,
             Command::Measure(args) => cli::measure::run(args).await?,
+            Command::Relay(args) => cli::relay::run(args).await?,
             Command::Worker => true,
         };
         Ok(if passed {

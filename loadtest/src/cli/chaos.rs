@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use conch_loadtest::chaos::{self, ChaosPlan};
 
@@ -42,6 +42,11 @@ pub(crate) struct ChaosArgs {
 
 /// Runs the kill proof; true: the promise held.
 pub(crate) async fn run(args: ChaosArgs) -> Result<bool> {
+    ensure!(
+        (0.0..=100.0).contains(&args.loss_percent),
+        "--loss-percent {}: it must be from 0 to 100",
+        args.loss_percent
+    );
     let temporary = tempfile::tempdir().context("make a temporary folder")?;
     let folder = args
         .folder
@@ -59,9 +64,34 @@ pub(crate) async fn run(args: ChaosArgs) -> Result<bool> {
         loss: args.loss_percent / 100.0,
         quic: !args.no_quic,
     };
-    let report = chaos::run(&plan)
-        .await
-        .with_context(|| format!("chaos seed {}: no verdict", args.seed))?;
+    let report = chaos::run(&plan).await.with_context(|| {
+        format!(
+            "chaos seed {}: no verdict; again: {}",
+            args.seed,
+            again(&args)
+        )
+    })?;
     say(&report);
+    if !report.is_clean() {
+        say(&format_args!("  again: {}", again(&args)));
+    }
     Ok(report.is_clean())
+}
+
+/// The command that draws the same schedule.
+fn again(args: &ChaosArgs) -> String {
+    let mut command = format!(
+        "conch-load chaos --seed {} --seconds {} --people {} --pace-ms {} --loss-percent {}",
+        args.seed, args.seconds, args.people, args.pace_ms, args.loss_percent
+    );
+    if args.kills != u64::MAX {
+        command += &format!(" --kills {}", args.kills);
+    }
+    for (is_given, option) in [
+        (args.no_quic, " --no-quic"),
+        (args.no_failpoints, " --no-failpoints"),
+    ] {
+        command += if is_given { option } else { "" };
+    }
+    command
 }

@@ -3,6 +3,7 @@
 pub(crate) mod chaos;
 pub(crate) mod compare;
 pub(crate) mod measure;
+pub(crate) mod relay;
 pub(crate) mod run;
 
 /// The program's result goes to the standard output.
