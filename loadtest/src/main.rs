@@ -1,10 +1,10 @@
 //! `conch-load`: proves and measures a Conch node from the outside.
 //!
 //! `run` plays a scenario and writes a report, `compare` compares two; `chaos` starts a node of its own, kills it again and
-//! again under load, and ends with one verdict line; `measure` takes figures, one line each; `relay` has a fault that a judge of
-//! nodes must tell. Nodes that it starts are the `conch` program beside this one. Exit codes: 0 the promise held (the figure was taken, nothing got worse), 1 it was broken
-//! (something got worse), 2 the run could not be done, 3 the figures are the generator's, 4 interrupted. Here is only the
-//! list of subcommands; each has a file in `cli`.
+//! again under load, and ends with one verdict line; `measure` takes figures, one line each; `relay` has a fault that a
+//! judge of nodes must tell. Nodes that it starts are the `conch` program beside this one. Exit codes: 0 the promise held
+//! (the figure was taken, nothing got worse), 1 it was broken (something got worse), 2 the run could not be done, 3 the
+//! figures are the generator's, 4 interrupted. Here is only the list of subcommands; each has a file in `cli`.
 
 use std::process::ExitCode;
 

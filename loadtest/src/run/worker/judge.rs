@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use super::player::{Player, Seat};
 use super::shared::Shared;
-use crate::checker::{Checker, Observed};
+use crate::checker::{Checker, FullRead, Observed};
 use crate::raw::{Endpoint, RawClient};
 use crate::run::wire::{ChannelPlan, Judged};
 
@@ -80,7 +80,7 @@ async fn read(
         Err(error) => return Err(error),
     };
     for (channel, is_first) in channels {
-        let mut events = Vec::new();
+        let mut reading = FullRead::new(seat.user, *channel);
         let mut from: Seq = 1;
         let head = loop {
             let page = client
@@ -96,14 +96,17 @@ async fn read(
             if !is_first && page.head_seq > LONG {
                 break None;
             }
-            events.extend(page.events.iter().map(Observed::of));
+            let events: Vec<_> = page.events.iter().map(Observed::of).collect();
+            if let Some(checker) = shared.checker.borrow_mut().as_mut() {
+                reading.page(checker, &events);
+            }
             if page.events.is_empty() || page.covered_to >= page.head_seq {
                 break Some(page.head_seq);
             }
             from = page.covered_to + 1;
         };
         if let (Some(head), Some(checker)) = (head, shared.checker.borrow_mut().as_mut()) {
-            checker.full_history(seat.user, *channel, &events, head);
+            reading.end(checker, head);
         }
     }
     let mut changes = client.first_changes().await.context("read the marks")?;
