@@ -518,6 +518,42 @@ fn unused_address() -> String {
 }
 
 #[tokio::test]
+async fn load_on_a_node_with_tls_trusts_the_root_that_it_is_given() {
+    let runs = Runs::new();
+    let folder = runs.path().join("node");
+    fs::create_dir_all(&folder).unwrap();
+    let plan = NodePlan::new(&folder)
+        .unwrap()
+        .config(LIFTED_LIMITS)
+        .unwrap();
+    let node = plan.with_tls().unwrap().with_quic().start().await.unwrap();
+    let root = node.certificate().unwrap().chain.display().to_string();
+    let transport = "people = 8\ntransport = { wss = 0.5, quic = 0.5 }";
+    runs.scenario(&PAIRS.replace("people = 8", transport));
+    let (url, pid) = (node.base_url(), node.pid().to_string());
+    let args = ["run", "small.toml", "--out", "out", "--target", &url];
+    let output = runs.output(&args).await;
+    assert_eq!(
+        output.status.code(),
+        Some(2),
+        "nobody vouches for it: {}",
+        words(&output)
+    );
+    let trusting = ["--root-certificate", &root, "--pid", &pid];
+    let output = runs.output(&[&args[..], &trusting[..]].concat()).await;
+    assert!(
+        matches!(output.status.code(), Some(0 | 3)),
+        "{}",
+        words(&output)
+    );
+    let report = runs.report();
+    assert_whole(&report, 4, 8);
+    assert!(report.figures.server.is_some(), "its process was told");
+    let left = report.environment.left_behind.expect("it was there before");
+    assert!(left.contains("8 accounts load-"), "{left}");
+}
+
+#[tokio::test]
 async fn load_on_what_is_no_node_or_lets_nobody_in_ends_soon() {
     let runs = Runs::new();
     runs.scenario(PAIRS);

@@ -138,7 +138,7 @@ fn plots(report: &Report) -> Vec<Plot> {
     };
     let us = |value: f64| duration(value.round() as u64);
     let per_s = |value: f64| count(value.round() as u64);
-    let cores = |value: f64| format!("{value:.1}");
+    let cores = |value: f64| format!("{value:.2}");
     let mib = |value: f64| format!("{} MiB", count(value.round() as u64));
     let mut distribution = vec![
         quantiles("delivery", 1, false, &of.delivery_us),

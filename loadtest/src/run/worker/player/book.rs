@@ -140,6 +140,7 @@ impl Driver {
         self.seat.is_current.set(is_current);
         if let Some(since) = self.back_since.filter(|_| is_current) {
             self.back_since = None;
+            self.is_excused = false;
             let now = self.shared.now();
             self.shared.tally.borrow_mut().caught_up(since, now);
         }
@@ -147,9 +148,11 @@ impl Driver {
 
     fn count(&mut self, note: &Note, now: u64, answered: &mut Vec<ChannelId>) {
         let mut tally = self.shared.tally.borrow_mut();
+        // Late because it was told to be: it says nothing of the node. A connection that the node lost does.
+        let is_excused = |stamp: Stamp| self.is_excused || stamp < self.present_from;
         match note {
             Note::Acked { channel, stamp, .. } => {
-                tally.acked(*stamp, now);
+                tally.acked(stamp.filter(|stamp| !is_excused(*stamp)), now);
                 if let Some(window) = self.windows.get_mut(channel) {
                     window.open = window.open.saturating_sub(1);
                     answered.push(*channel);
@@ -164,10 +167,7 @@ impl Driver {
             }
             Note::Shown {
                 stamp: Some(stamp), ..
-            } => {
-                let missed = self.back_since.is_some() || *stamp < self.present_from;
-                tally.delivered(*stamp, missed, now);
-            }
+            } => tally.delivered(*stamp, is_excused(*stamp), now),
             Note::Page {
                 channel,
                 request,

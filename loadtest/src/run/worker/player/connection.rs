@@ -76,7 +76,9 @@ impl Driver {
             let now = shared.now();
             shared.tally.borrow_mut().reconnected(since, now);
             self.back_since.get_or_insert(since);
-            self.present_from = Stamp(now);
+            if self.is_excused {
+                self.present_from = Stamp(now);
+            }
         }
         self.asks_what_it_missed = false;
         self.was_connected = true;
@@ -215,6 +217,7 @@ impl Driver {
     /// Away; what it is told to send meanwhile it keeps.
     async fn be_away(&mut self, away: Duration) {
         let until = Instant::now() + away;
+        self.is_excused = true;
         loop {
             tokio::select! {
                 () = tokio::time::sleep_until(until) => break,
@@ -230,6 +233,7 @@ impl Driver {
     }
 
     async fn be_stalled(&mut self, time: Duration) {
+        self.is_excused = true;
         tokio::time::sleep(time).await;
         let now = self.shared.now();
         self.back_since = Some(now);

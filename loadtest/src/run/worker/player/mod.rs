@@ -102,6 +102,7 @@ impl Player {
             vanish: None,
             stall: None,
             back_since: None,
+            is_excused: false,
             present_from: Stamp(0),
             asks_what_it_missed: false,
             was_connected: false,
@@ -137,7 +138,9 @@ struct Driver {
     stall: Option<Duration>,
     /// Since when it is catching up.
     back_since: Option<u64>,
-    /// What was sent before this moment it could not be shown then.
+    /// It was told to be away or to stall, and has not caught up since: that it is late says nothing of the node.
+    is_excused: bool,
+    /// What was sent before this moment it was told to miss.
     present_from: Stamp,
     /// It read on after a stall, and does not know yet what it missed.
     asks_what_it_missed: bool,
