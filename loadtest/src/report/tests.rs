@@ -1,3 +1,6 @@
+//! A report goes to its files and comes back, the page is harmless, the outcome is the worst that holds, and a comparison fails
+//! for what got worse by too much and for nothing else.
+
 use super::*;
 use crate::scenario::SHIPPED;
 

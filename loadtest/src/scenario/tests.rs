@@ -1,3 +1,6 @@
+//! Every mistake of a scenario is one line with file, key and what is allowed; shipped scenarios are whole; the table of keys is
+//! what the types read and what the documentation lists.
+
 use std::collections::BTreeSet;
 
 use serde::de::{self, DeserializeOwned, Visitor};
