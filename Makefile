@@ -16,6 +16,7 @@ FUZZ_S ?= 60
 MEASURE ?= all
 SCENARIO ?= direct
 PYTHON := target/python
+BENCH_PYTHON := target/bench-python
 
 # Rust may have been installed by `make setup` a moment ago, into a PATH that this shell does not know yet.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin
@@ -45,6 +46,16 @@ $(PYTHON)/installed: e2e/interop/requirements.txt
 	@python3 -c 'import ensurepip, venv' 2>/dev/null || { $(call as_root,apt-get update) && $(call as_root,apt-get install -y --no-install-recommends python3 python3-venv); }
 	python3 -m venv --clear $(PYTHON)
 	$(PYTHON)/bin/python3 -m pip install --quiet --require-hashes -r $<
+	@touch $@
+
+.PHONY: setup-bench
+setup-bench: setup $(BENCH_PYTHON)/installed ## Install what Conch is compared with: NATS (PyPI, pinned by its hash), Mosquitto (apt)
+	@[ -x /usr/sbin/mosquitto ] || { $(call as_root,apt-get update) && $(call without_daemons,apt-get install -y --no-install-recommends mosquitto); }
+
+$(BENCH_PYTHON)/installed: loadtest/peers/requirements.txt
+	@python3 -c 'import ensurepip, venv' 2>/dev/null || { $(call as_root,apt-get update) && $(call as_root,apt-get install -y --no-install-recommends python3 python3-venv); }
+	python3 -m venv --clear $(BENCH_PYTHON)
+	$(BENCH_PYTHON)/bin/python3 -m pip install --quiet --require-hashes -r $<
 	@touch $@
 
 # Debian starts what it installs; tests start their own proxies and leave none behind.
@@ -143,6 +154,16 @@ sdk-size: setup ## Size of a program with the whole Rust SDK in it, and of one w
 load: setup ## Play the load scenario SCENARIO on a node of its own; the report goes to target/load
 	$(CARGO) build --release --locked -p conch-gateway -p conch-loadtest
 	target/release/conch-load run $(SCENARIO) --spawn
+
+.PHONY: bench
+bench: setup-bench ## Conch beside its peers: the core cases, 3 interleaved rounds (15 minutes), into target/bench/ and docs/performance.md
+	$(CARGO) build --release --locked -p conch-gateway -p conch-loadtest
+	target/release/conch-load bench --rounds 3 --seconds 3 --saturated-seconds 20 --document docs/performance.md
+
+.PHONY: bench-full
+bench-full: setup-bench ## The same with 5 rounds and longer runs (an hour)
+	$(CARGO) build --release --locked -p conch-gateway -p conch-loadtest
+	target/release/conch-load bench --rounds 5 --seconds 10 --saturated-seconds 60 --document docs/performance.md
 
 .PHONY: clean
 clean: ## Remove what was built (data folders stay)

@@ -2,6 +2,7 @@
 //! nodes, and a plain protocol client.
 pub mod app;
 pub mod bad_network;
+pub mod bench;
 pub mod certificate;
 pub mod chaos;
 pub mod checker;
@@ -10,6 +11,7 @@ pub mod forward;
 pub mod http;
 pub mod measure;
 pub mod node;
+pub mod peers;
 pub mod raw;
 pub mod relay;
 pub mod report;

@@ -1,10 +1,11 @@
 //! `conch-load`: proves and measures a Conch node from the outside.
 //!
 //! `run` plays a scenario and writes a report, `compare` compares two; `chaos` starts a node of its own, kills it again and
-//! again under load, and ends with one verdict line; `measure` takes figures, one line each; `relay` has a fault that a
-//! judge of nodes must tell. Nodes that it starts are the `conch` program beside this one. Exit codes: 0 the promise held
-//! (the figure was taken, nothing got worse), 1 it was broken (something got worse), 2 the run could not be done, 3 the
-//! figures are the generator's, 4 interrupted. Here is only the list of subcommands; each has a file in `cli`.
+//! again under load, and ends with one verdict line; `measure` takes figures, one line each; `bench` puts Conch beside its
+//! peers, of which `floor` is one; `relay` has a fault that a judge of nodes must tell. Nodes that it starts are the `conch`
+//! program beside this one. Exit codes: 0 the promise held (the figure was taken, nothing got worse), 1 it was broken
+//! (something got worse), 2 the run could not be done, 3 the figures are the generator's, 4 interrupted. Here is only the
+//! list of subcommands; each has a file in `cli`.
 
 use std::process::ExitCode;
 
@@ -14,8 +15,10 @@ use conch_loadtest::run::worker;
 
 mod cli;
 
+use cli::bench::BenchArgs;
 use cli::chaos::ChaosArgs;
 use cli::compare::CompareArgs;
+use cli::floor::FloorArgs;
 use cli::measure::MeasureArgs;
 use cli::relay::RelayArgs;
 use cli::run::RunArgs;
@@ -43,6 +46,10 @@ enum Command {
     /// A process of `run`: plays what it is told on its standard input
     #[command(hide = true)]
     Worker,
+    /// Put Conch beside its peers, in interleaved rounds
+    Bench(BenchArgs),
+    /// Run the relay that bounds every comparison
+    Floor(FloorArgs),
 }
 
 fn main() -> ExitCode {
@@ -68,6 +75,8 @@ fn run(cli: Cli) -> Result<ExitCode> {
             Command::Chaos(args) => cli::chaos::run(args).await?,
             Command::Measure(args) => cli::measure::run(args).await?,
             Command::Relay(args) => cli::relay::run(args).await?,
+            Command::Bench(args) => cli::bench::run(args).await?,
+            Command::Floor(args) => cli::floor::run(args).await?,
             Command::Worker => true,
         };
         Ok(if passed {

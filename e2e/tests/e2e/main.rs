@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 mod bad_input;
+mod bench;
 mod catch_up;
 mod chat;
 mod dark;

@@ -1,7 +1,9 @@
 //! The subcommands of `conch-load`: one file each, with its arguments and what is done with them.
 
+pub(crate) mod bench;
 pub(crate) mod chaos;
 pub(crate) mod compare;
+pub(crate) mod floor;
 pub(crate) mod measure;
 pub(crate) mod relay;
 pub(crate) mod run;

@@ -24,15 +24,15 @@ pub(super) fn latencies() -> Histogram<u64> {
 }
 
 /// A file to sync.
-pub(super) struct DiskProbe {
+pub(crate) struct DiskProbe {
     file: File,
     next: u64,
     /// Microseconds from write to the end of fdatasync.
-    pub(super) took_us: Histogram<u64>,
+    pub(crate) took_us: Histogram<u64>,
 }
 
 impl DiskProbe {
-    pub(super) fn new(folder: &Path) -> io::Result<DiskProbe> {
+    pub(crate) fn new(folder: &Path) -> io::Result<DiskProbe> {
         let file = OpenOptions::new()
             .create(true)
             .truncate(true)
@@ -51,7 +51,7 @@ impl DiskProbe {
     }
 
     /// Writes and syncs one block after the other, `count` times. Blocking.
-    pub(super) fn run(&mut self, count: u64) -> io::Result<()> {
+    pub(crate) fn run(&mut self, count: u64) -> io::Result<()> {
         for _ in 0..count {
             let began = Instant::now();
             self.file

@@ -7,7 +7,7 @@
 mod ack;
 mod checking;
 mod connect;
-mod disk;
+pub(crate) mod disk;
 mod idle;
 mod reach;
 mod saturate;
@@ -23,9 +23,10 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 pub use ack::{AckFigures, AckPlan, ack};
 pub use checking::{CheckingFigures, checking};
-pub use connect::{ConnectFigures, connect};
+pub use connect::{ConnectFigures, ConnectRow, connect};
 pub use idle::{IdleFigures, idle};
 pub use reach::{FallbackFigures, ResumeFigures, fallback, resume};
+pub(crate) use saturate::is_index;
 pub use saturate::{SaturationFigures, SaturationPlan, saturate};
 pub use start::{StartFigures, start};
 

@@ -88,7 +88,7 @@ impl fmt::Display for SaturationFigures {
 }
 
 /// Threads that work behind the ack: the index and what it runs on.
-fn is_index(name: &str) -> bool {
+pub(crate) fn is_index(name: &str) -> bool {
     ["index", "fjall", "lsm", "apply"]
         .iter()
         .any(|part| name.contains(part))
