@@ -158,7 +158,7 @@ load: setup ## Play the load scenario SCENARIO on a node of its own; the report 
 .PHONY: bench
 bench: setup-bench ## Conch beside its peers: the core cases, 3 interleaved rounds (15 minutes), into target/bench/ and docs/performance.md
 	$(CARGO) build --release --locked -p conch-gateway -p conch-loadtest
-	target/release/conch-load bench --rounds 3 --seconds 3 --saturated-seconds 20 --document docs/performance.md
+	target/release/conch-load bench --rounds 3 --seconds 2 --saturated-seconds 15 --document docs/performance.md
 
 .PHONY: bench-full
 bench-full: setup-bench ## The same with 5 rounds and longer runs (an hour)

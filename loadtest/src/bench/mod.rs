@@ -126,9 +126,9 @@ impl Bench<'_> {
                         format!("case {case}, server {peer}, round {}", round + 1)
                     })?;
                     let took = began.elapsed().as_secs_f64();
-                    let of = format!("round {}/{} {case}", round + 1, self.plan.rounds);
+                    let of = format!("round {}/{}", round + 1, self.plan.rounds);
                     for entry in &entries {
-                        say(&format!("{of} {entry} ({took:.1} s)"));
+                        say(&format!("{of} {} {entry} ({took:.1} s)", entry.case));
                     }
                     ledger.add(round, entries);
                 }

@@ -84,9 +84,13 @@ impl Outcome {
         self.server_index_cpu.as_secs_f64() * 1e6 / self.settled.delivered.max(1) as f64
     }
 
-    /// Messages published per second.
+    /// Messages taken per second: acknowledged, or published where nothing is acknowledged.
     pub fn rate_per_s(&self) -> f64 {
-        self.counted.published as f64 / self.took.as_secs_f64()
+        let taken = match self.counted.acked {
+            0 => self.counted.published,
+            acked => acked,
+        };
+        taken as f64 / self.took.as_secs_f64()
     }
 
     /// Deliveries per second.
