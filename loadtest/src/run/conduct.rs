@@ -301,6 +301,7 @@ impl Conductor<'_> {
             }
         }
         // The last worker may have been quicker than this clock.
+        series.sample(self.server.sample());
         cpu_after.get_or_insert_with(|| self.server.sample());
         round.rows = series.rows();
         let in_time = cpu_before.flatten().zip(cpu_after.flatten());

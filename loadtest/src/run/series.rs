@@ -49,12 +49,6 @@ impl Series {
 
     fn close(&mut self, number: u64) -> Option<Moment> {
         let (_, second) = self.open.remove(&number)?;
-        let at = number as usize;
-        let before = self.samples.get(at).copied().flatten();
-        let after = self.samples.get(at + 1).copied().flatten();
-        let server_cores = before
-            .zip(after)
-            .map(|((before, _), (after, _))| after.saturating_sub(before).as_secs_f64());
         self.errors += second.errors;
         self.rows.push(Row {
             at_s: number as f64 - self.warm_up_s,
@@ -68,8 +62,8 @@ impl Series {
             delivery_p50_us: second.delivery_us.at(0.5),
             delivery_p99_us: second.delivery_us.at(0.99),
             lag_p99_us: second.lag_us.at(0.99),
-            server_cores,
-            server_rss_bytes: after.or(before).map(|(_, rss)| rss),
+            server_cores: None,
+            server_rss_bytes: None,
             generator_cores: second.cpu_us as f64 / 1e6,
         });
         let latency = |of: &Latencies, share| of.at(share);
@@ -98,6 +92,16 @@ impl Series {
             self.close(number);
         }
         self.rows.sort_by(|a, b| a.at_s.total_cmp(&b.at_s));
+        // Only now: a worker may tell a second before this clock ends it.
+        let at = |number: usize| self.samples.get(number).copied().flatten();
+        for row in &mut self.rows {
+            let number = (row.at_s + self.warm_up_s).round() as usize;
+            let (before, after) = (at(number), at(number + 1));
+            row.server_cores = before
+                .zip(after)
+                .map(|((before, _), (after, _))| after.saturating_sub(before).as_secs_f64());
+            row.server_rss_bytes = after.or(before).map(|(_, rss)| rss);
+        }
         self.rows
     }
 }

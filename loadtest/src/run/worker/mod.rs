@@ -307,6 +307,9 @@ impl Worker {
             }
         };
         cpu.2 = generator_cpu();
+        self.tell_second(second, &mut second_cpu)?;
+        second += 1;
+        seconds.reset();
         if let RoundEnd::Complete = ended {
             // What was due and not yet handed over: late, and must show as late.
             let rest = async { while tasks.join_next().await.is_some() {} };
