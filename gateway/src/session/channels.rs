@@ -13,6 +13,8 @@ use conch_wire::frame::Cursor;
 use conch_wire::{Alias, ChannelId, Code, Seq};
 use smallvec::SmallVec;
 
+use super::aliases::Aliases;
+
 /// Aliases with this bit are the server's.
 pub const SERVER_ALIAS: Alias = 0x8000_0000;
 
@@ -89,18 +91,12 @@ impl Opening {
     }
 }
 
-/// A channel with an alias.
-#[derive(Debug)]
-pub struct OpenChannel {
-    pub alias: Alias,
-    pub opening: Option<Box<Opening>>,
-}
-
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Channels {
-    by_channel: HashMap<ChannelId, OpenChannel>,
-    by_alias: HashMap<Alias, ChannelId>,
+    aliases: Aliases,
+    /// Channels with an alias that are being opened; without memory while there are none.
+    openings: HashMap<ChannelId, Box<Opening>>,
     /// Client aliases that were closed.
     used_up: HashSet<Alias>,
     server_aliases: u32,
@@ -117,11 +113,33 @@ pub enum OpenOutcome {
 
 impl Channels {
     pub fn channel_of(&self, alias: Alias) -> Option<ChannelId> {
-        self.by_alias.get(&alias).copied()
+        self.aliases.channel_of(alias)
     }
 
-    pub fn get_mut(&mut self, channel: ChannelId) -> Option<&mut OpenChannel> {
-        self.by_channel.get_mut(&channel)
+    pub fn alias_of(&self, channel: ChannelId) -> Option<Alias> {
+        self.aliases.alias_of(channel)
+    }
+
+    /// The opening that is under way.
+    pub fn opening_mut(&mut self, channel: ChannelId) -> Option<&mut Opening> {
+        if self.openings.is_empty() {
+            return None;
+        }
+        self.openings.get_mut(&channel).map(Box::as_mut)
+    }
+
+    /// The opening is done.
+    pub fn take_opening(&mut self, channel: ChannelId) -> Option<Box<Opening>> {
+        let opening = self.openings.remove(&channel)?;
+        if self.openings.is_empty() {
+            self.openings = HashMap::new();
+        }
+        Some(opening)
+    }
+
+    /// A channel with an alias is opened again.
+    pub fn open_again(&mut self, channel: ChannelId, opening: Opening) {
+        self.openings.insert(channel, Box::new(opening));
     }
 
     /// A client opens a channel under an alias of its own, or asks again for one that has an alias already, which then
@@ -133,11 +151,12 @@ impl Channels {
             generation: cursor.generation,
             seq: cursor.seq,
         };
-        if let Some(open) = self.by_channel.get_mut(&cursor.channel) {
-            let fresh = open.opening.is_none();
-            let opening = open
-                .opening
-                .get_or_insert_with(|| Box::new(Opening::queued()));
+        if self.aliases.alias_of(cursor.channel).is_some() {
+            let fresh = !self.openings.contains_key(&cursor.channel);
+            let opening = self
+                .openings
+                .entry(cursor.channel)
+                .or_insert_with(|| Box::new(Opening::queued()));
             if opening.waiters.len() >= WAITERS_MAX {
                 return Err(Code::RateLimited);
             }
@@ -151,12 +170,12 @@ impl Channels {
         let alias = cursor.alias;
         if alias == 0
             || alias & SERVER_ALIAS != 0
-            || self.by_alias.contains_key(&alias)
+            || self.aliases.channel_of(alias).is_some()
             || self.used_up.contains(&alias)
         {
             return Err(Code::BadAlias);
         }
-        if self.by_alias.len() + self.used_up.len() >= CLIENT_ALIASES_MAX {
+        if self.aliases.len() + self.used_up.len() >= CLIENT_ALIASES_MAX {
             return Err(Code::LimitReached);
         }
         let mut opening = Opening::queued();
@@ -177,24 +196,17 @@ impl Channels {
     }
 
     fn insert(&mut self, channel: ChannelId, alias: Alias, opening: Opening) {
-        self.by_alias.insert(alias, channel);
-        self.by_channel.insert(
-            channel,
-            OpenChannel {
-                alias,
-                opening: Some(Box::new(opening)),
-            },
-        );
+        self.aliases.insert(channel, alias);
+        self.openings.insert(channel, Box::new(opening));
     }
 
     /// The alias ends; its number is never used again. The opening that was under way, if any, is handed back.
-    pub fn close(&mut self, channel: ChannelId) -> Option<OpenChannel> {
-        let open = self.by_channel.remove(&channel)?;
-        self.by_alias.remove(&open.alias);
-        if open.alias & SERVER_ALIAS == 0 {
-            self.used_up.insert(open.alias);
+    pub fn close(&mut self, channel: ChannelId) -> Option<Box<Opening>> {
+        let alias = self.aliases.remove(channel)?;
+        if alias & SERVER_ALIAS == 0 {
+            self.used_up.insert(alias);
         }
-        Some(open)
+        self.take_opening(channel)
     }
 }
 
@@ -222,7 +234,7 @@ mod tests {
             for (channel, alias, step) in steps {
                 match step {
                     0 => {
-                        let before = channels.by_channel.contains_key(&ChannelId(channel));
+                        let before = channels.alias_of(ChannelId(channel)).is_some();
                         let outcome = channels.open(&cursor(channel, alias), 1, 0);
                         if !before {
                             prop_assert_eq!(outcome.is_ok(), alias != 0 && !ever.contains_key(&alias));
@@ -232,11 +244,14 @@ mod tests {
                         channels.close(ChannelId(channel));
                     }
                 }
-                for (alias, channel) in &channels.by_alias {
-                    prop_assert_eq!(channels.by_channel[channel].alias, *alias);
-                    prop_assert_eq!(*ever.entry(*alias).or_insert(*channel), *channel);
+                for channel in (1..6).map(ChannelId) {
+                    let Some(alias) = channels.alias_of(channel) else {
+                        prop_assert!(channels.opening_mut(channel).is_none());
+                        continue;
+                    };
+                    prop_assert_eq!(channels.channel_of(alias), Some(channel));
+                    prop_assert_eq!(*ever.entry(alias).or_insert(channel), channel);
                 }
-                prop_assert_eq!(channels.by_alias.len(), channels.by_channel.len());
             }
         }
     }

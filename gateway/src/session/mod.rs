@@ -2,9 +2,10 @@
 //!
 //! [`state`] is the pure half: frames, pushes, answers and time in; frames (through [`outbound`]) and effects out.
 //! [`task`] is its driver: one task per connection between a transport, the hub and the router. The other files are the
-//! concepts that the state is made of: [`channels`] (aliases and openings), [`marks`] (the memory of a collapse),
+//! concepts that the state is made of: [`channels`] (aliases and openings) on [`aliases`], [`marks`] (the memory of a collapse),
 //! [`sync_token`], [`effect`].
 
+pub mod aliases;
 pub mod channels;
 pub mod effect;
 pub mod marks;

@@ -80,11 +80,7 @@ impl Session {
                 Ok(OpenOutcome::Started) => {
                     live.opens.push_back(cursor.channel);
                     live.hello_opens += 1;
-                    if let Some(opening) = live
-                        .channels
-                        .get_mut(cursor.channel)
-                        .and_then(|open| open.opening.as_mut())
-                    {
+                    if let Some(opening) = live.channels.opening_mut(cursor.channel) {
                         opening.hello = true;
                     }
                 }

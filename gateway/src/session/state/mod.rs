@@ -481,8 +481,7 @@ impl Session {
             if let Some(channel) = live.opens.pop_front() {
                 let queued = live
                     .channels
-                    .get_mut(channel)
-                    .and_then(|open| open.opening.as_mut())
+                    .opening_mut(channel)
                     .filter(|opening| opening.stage == Stage::Queued);
                 if let Some(opening) = queued {
                     opening.stage = Stage::View;
@@ -513,6 +512,13 @@ impl Session {
             };
             live.pages_running += 1;
             self.effects.push(Effect::Page { request, purpose });
+        }
+        // A session at rest holds no queues.
+        if live.opens.is_empty() {
+            live.opens.shrink_to(0);
+        }
+        if live.pages.is_empty() {
+            live.pages.shrink_to(0);
         }
         if live.hello_opens == 0
             && let Some(place) = live.first_sync.take()

@@ -49,7 +49,7 @@ impl Session {
         let Phase::Live(live) = &mut self.phase else {
             return;
         };
-        let Some(opening) = live.channels.close(channel).and_then(|open| open.opening) else {
+        let Some(opening) = live.channels.close(channel) else {
             return;
         };
         self.abandon(channel, &opening, &CLOSED_EARLY);
@@ -79,17 +79,17 @@ impl Session {
         let Phase::Live(live) = &mut self.phase else {
             return;
         };
-        let Some(open) = live.channels.get_mut(channel) else {
+        let Some(alias) = live.channels.alias_of(channel) else {
             return;
         };
-        let alias = open.alias;
-        let Some(opening) = open.opening.as_mut().filter(|o| o.stage == Stage::View) else {
+        let opening = live.channels.opening_mut(channel);
+        let Some(opening) = opening.filter(|o| o.stage == Stage::View) else {
             return;
         };
         let view = match result {
             Ok(view) => view,
             Err(refused) => {
-                if let Some(opening) = live.channels.close(channel).and_then(|o| o.opening) {
+                if let Some(opening) = live.channels.close(channel) {
                     self.abandon(channel, &opening, &refused);
                 }
                 return;
@@ -139,12 +139,12 @@ impl Session {
         let Phase::Live(live) = &mut self.phase else {
             return;
         };
-        let Some(open) = live.channels.get_mut(channel) else {
+        let Some(alias) = live.channels.alias_of(channel) else {
             return;
         };
-        let streaming = open
-            .opening
-            .as_ref()
+        let streaming = live
+            .channels
+            .opening_mut(channel)
             .is_some_and(|o| o.stage == Stage::Gap { to: request.to });
         if !streaming {
             return;
@@ -154,7 +154,7 @@ impl Session {
                 let sent_all = rows
                     .bodies
                     .iter()
-                    .all(|body| self.out.put_event(channel, open.alias, body));
+                    .all(|body| self.out.put_event(channel, alias, body));
                 if sent_all && rows.covered_to >= rows.covered_from && rows.covered_to < request.to
                 {
                     let next = gap_request(channel, rows.covered_to + 1, request.to);
@@ -172,15 +172,15 @@ impl Session {
         let Phase::Live(live) = &mut self.phase else {
             return;
         };
-        let Some(open) = live.channels.get_mut(channel) else {
+        let Some(alias) = live.channels.alias_of(channel) else {
             return;
         };
-        let Some(opening) = open.opening.take() else {
+        let Some(opening) = live.channels.take_opening(channel) else {
             return;
         };
         for event in &opening.held {
             if event.seq > opening.covered {
-                self.out.put_event(channel, open.alias, &event.body);
+                self.out.put_event(channel, alias, &event.body);
             }
         }
         if opening.overflowed {
@@ -191,9 +191,11 @@ impl Session {
         }
         if !opening.left && !opening.waiters.is_empty() {
             // Asked again while the gap was streamed: answered by a view of its own.
-            let mut again = Box::new(Opening::queued());
-            again.waiters = opening.waiters;
-            open.opening = Some(again);
+            let again = Opening {
+                waiters: opening.waiters,
+                ..Opening::queued()
+            };
+            live.channels.open_again(channel, again);
             live.opens.push_back(channel);
             return;
         }

@@ -54,9 +54,9 @@ impl Session {
         let left = event.left.contains(&live.identity.user);
         // Its sender gets the ack in its place.
         let own = event.origin == Some(self.id);
-        match live.channels.get_mut(channel) {
-            Some(open) => {
-                if let Some(opening) = &mut open.opening {
+        match live.channels.alias_of(channel) {
+            Some(alias) => {
+                if let Some(opening) = live.channels.opening_mut(channel) {
                     opening.left |= left;
                     if !own {
                         opening.hold(event);
@@ -64,7 +64,7 @@ impl Session {
                     return;
                 }
                 if !own {
-                    self.out.put_event(channel, open.alias, &event.body);
+                    self.out.put_event(channel, alias, &event.body);
                 }
                 if left {
                     live.channels.close(channel);
