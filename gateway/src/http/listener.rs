@@ -22,13 +22,13 @@ use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::caller::Peer;
 use crate::admission::{AddressPlace, Connections, Place};
 use crate::metrics;
+use crate::tls::stream::TlsStream;
 
 /// Headers, and a TLS handshake, must be complete within this.
 const HEADER_MAX: Duration = Duration::from_secs(5);
@@ -166,8 +166,7 @@ impl Listener {
                 )
                 .await;
             };
-            let acceptor = TlsAcceptor::from(tls);
-            match tokio::time::timeout(HEADER_MAX, acceptor.accept(stream)).await {
+            match tokio::time::timeout(HEADER_MAX, TlsStream::accept(stream, tls)).await {
                 Ok(Ok(stream)) => {
                     serve(
                         Held {

@@ -3,10 +3,11 @@
 //! A [`Certificate`] is a resolver that every port's configuration shares: new handshakes use the newest good pair of
 //! files, open connections keep theirs. Files that cannot be used are logged and the old pair stays. rustls with aws-lc:
 //! TLS 1.2 and 1.3 with ALPN `http/1.1` for HTTPS, TLS 1.3 with ALPN `conch/1` and no early data for QUIC; sessions are
-//! resumed by [`tickets`].
+//! resumed by [`tickets`]; [`stream`] is TLS over TCP.
 
 pub mod development;
 pub mod keys;
+pub mod stream;
 pub mod tickets;
 
 use std::path::{Path, PathBuf};
