@@ -165,6 +165,11 @@ bench-full: setup-bench ## The same with 5 rounds and longer runs (an hour)
 	$(CARGO) build --release --locked -p conch-gateway -p conch-loadtest
 	target/release/conch-load bench --rounds 5 --seconds 10 --saturated-seconds 60 --document docs/performance.md
 
+.PHONY: growth
+growth: setup ## See which costs grow with members, connections, channels, stored messages; into target/bench/growth.json (half an hour)
+	$(CARGO) build --release --locked -p conch-gateway -p conch-loadtest
+	target/release/conch-load growth
+
 .PHONY: clean
 clean: ## Remove what was built (data folders stay)
 	$(CARGO) clean

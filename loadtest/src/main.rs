@@ -19,6 +19,7 @@ use cli::bench::BenchArgs;
 use cli::chaos::ChaosArgs;
 use cli::compare::CompareArgs;
 use cli::floor::FloorArgs;
+use cli::growth::GrowthArgs;
 use cli::measure::MeasureArgs;
 use cli::relay::RelayArgs;
 use cli::run::RunArgs;
@@ -43,6 +44,8 @@ enum Command {
     Measure(MeasureArgs),
     /// Stand between clients and a node with a fault that the checker must tell
     Relay(RelayArgs),
+    /// Enlarge one thing after the other, and see which costs follow
+    Growth(GrowthArgs),
     /// A process of `run`: plays what it is told on its standard input
     #[command(hide = true)]
     Worker,
@@ -77,6 +80,7 @@ fn run(cli: Cli) -> Result<ExitCode> {
             Command::Relay(args) => cli::relay::run(args).await?,
             Command::Bench(args) => cli::bench::run(args).await?,
             Command::Floor(args) => cli::floor::run(args).await?,
+            Command::Growth(args) => cli::growth::run(args).await?,
             Command::Worker => true,
         };
         Ok(if passed {

@@ -10,6 +10,7 @@ mod catch_up;
 mod chat;
 mod dark;
 mod durable;
+mod growth;
 mod index;
 mod interop;
 mod keys;

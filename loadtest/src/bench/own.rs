@@ -79,10 +79,15 @@ pub(super) async fn connect(folder: &Path) -> Result<Vec<Entry>> {
 /// Memory per idle session.
 pub(super) async fn idle(folder: &Path) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
-    for transport in [Transport::WebSocket, Transport::Tls, Transport::Quic] {
-        let figures = measure::idle(folder, transport, IDLE_CONNECTIONS).await?;
-        let values = vec![("bytes_per_connection", figures.bytes_each())];
-        entries.push(entry(format!("{}-{transport}", Case::Idle), values));
-    }
+    let transports = [Transport::WebSocket, Transport::Tls, Transport::Quic];
+    let done = |figures: &measure::IdleFigures| {
+        let values = vec![
+            ("bytes_per_connection", figures.bytes_each()),
+            ("kernel_bytes_per_connection", figures.kernel_bytes_each()),
+        ];
+        let case = format!("{}-{}", Case::Idle, figures.transport);
+        entries.push(entry(case, values));
+    };
+    measure::idle(folder, &transports, Some(IDLE_CONNECTIONS), done).await?;
     Ok(entries)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use conch_loadtest::measure::{self, AckPlan, SaturationPlan};
+use conch_loadtest::measure::{self, AckPlan, IdleFigures, SaturationPlan};
 use conch_loadtest::raw::Transport;
 
 use super::say;
@@ -32,9 +32,9 @@ pub(crate) struct MeasureArgs {
     /// `start`: stored messages
     #[arg(long, default_value_t = 1_000_000)]
     messages: u64,
-    /// `idle`: connections
-    #[arg(long, default_value_t = 2_000)]
-    connections: usize,
+    /// `idle`: most connections; without it as many as the node's descriptors allow
+    #[arg(long)]
+    connections: Option<usize>,
     /// `connect`: connections of each kind
     #[arg(long, default_value_t = 2_000)]
     handshakes: usize,
@@ -59,7 +59,7 @@ enum Figure {
     Cpu,
     /// Start to ready with many messages stored; memory at rest
     Start,
-    /// Bytes per idle connection, on each transport
+    /// Bytes per idle connection, on each transport, at growing numbers of them
     Idle,
     /// CPU per connection made, with full and resumed handshakes
     Connect,
@@ -124,9 +124,8 @@ pub(crate) async fn run(args: MeasureArgs) -> Result<bool> {
         say(&measure::start(folder, args.messages).await?);
     }
     if wanted(Figure::Idle) {
-        for transport in [Transport::WebSocket, Transport::Tls, Transport::Quic] {
-            say(&measure::idle(folder, transport, args.connections).await?);
-        }
+        let transports = [Transport::WebSocket, Transport::Tls, Transport::Quic];
+        measure::idle(folder, &transports, args.connections, say_idle).await?;
     }
     if wanted(Figure::Connect) {
         say(&measure::connect(folder, args.handshakes).await?);
@@ -149,4 +148,8 @@ pub(crate) async fn run(args: MeasureArgs) -> Result<bool> {
         say(&measure::checking(args.checked)?);
     }
     Ok(true)
+}
+
+fn say_idle(figures: &IdleFigures) {
+    say(figures);
 }

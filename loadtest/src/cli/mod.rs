@@ -4,6 +4,7 @@ pub(crate) mod bench;
 pub(crate) mod chaos;
 pub(crate) mod compare;
 pub(crate) mod floor;
+pub(crate) mod growth;
 pub(crate) mod measure;
 pub(crate) mod relay;
 pub(crate) mod run;

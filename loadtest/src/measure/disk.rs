@@ -18,7 +18,7 @@ const LATENCY_US_MAX: u64 = 60_000_000;
 
 /// An empty distribution of latencies in microseconds. Bounded from the start: a histogram that grows by itself only
 /// does so for `record`, and `saturating_record` would cut every value to its first, tiny range.
-pub(super) fn latencies() -> Histogram<u64> {
+pub(crate) fn latencies() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LATENCY_US_MAX, 3)
         .expect("bounds and digits are constants within the range")
 }

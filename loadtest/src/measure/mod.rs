@@ -24,10 +24,11 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 pub use ack::{AckFigures, AckPlan, ack};
 pub use checking::{CheckingFigures, checking};
 pub use connect::{ConnectFigures, ConnectRow, connect};
-pub use idle::{IdleFigures, idle};
+pub use idle::{IdleFigures, IdlePoint, KernelMemory, idle};
 pub use reach::{FallbackFigures, ResumeFigures, fallback, resume};
 pub(crate) use saturate::is_index;
 pub use saturate::{SaturationFigures, SaturationPlan, saturate};
+pub(crate) use start::fill;
 pub use start::{StartFigures, start};
 
 use crate::http::{Api, Login};
@@ -35,7 +36,7 @@ use crate::node::{LIFTED_LIMITS, Node, NodePlan};
 use crate::raw::Transport;
 
 /// Bytes of text in a message.
-const TEXT_BYTES: usize = 100;
+pub(crate) const TEXT_BYTES: usize = 100;
 /// Exists only inside the run's own node.
 const PASSWORD: &str = "correct horse battery";
 /// Calls to the HTTP API in flight while people are made; password hashing bounds it, not this.
@@ -44,21 +45,40 @@ const CALLS_AT_ONCE: usize = 8;
 /// A node with nothing in it, in a new folder inside `folder`.
 ///
 /// With a certificate where the transport is TLS over TCP, and with QUIC beside plain HTTP where it is that.
-async fn fresh_node(folder: &Path, name: &str, transport: Transport) -> Result<(NodePlan, Node)> {
+pub(crate) async fn fresh_node(
+    folder: &Path,
+    name: &str,
+    transport: Transport,
+) -> Result<(NodePlan, Node)> {
+    fresh_node_with(folder, name, transport, "").await
+}
+
+/// The same with more of a configuration than lifted limits.
+pub(crate) async fn fresh_node_with(
+    folder: &Path,
+    name: &str,
+    transport: Transport,
+    config: &str,
+) -> Result<(NodePlan, Node)> {
     let folder = folder.join(name);
     std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-    let plan = NodePlan::new(&folder)?.config(LIFTED_LIMITS)?;
-    let plan = match transport {
-        Transport::WebSocket => plan,
-        Transport::Tls => plan.with_tls()?,
-        Transport::Quic => plan.with_quic(),
-    };
+    let plan = node_plan(&folder, transport, config)?;
     let node = plan.start().await.context("start the node")?;
     Ok((plan, node))
 }
 
+/// The plan of a node that is measured, with its data in `folder`.
+fn node_plan(folder: &Path, transport: Transport, config: &str) -> Result<NodePlan> {
+    let plan = NodePlan::new(folder)?.config(&format!("{LIFTED_LIMITS}{config}"))?;
+    Ok(match transport {
+        Transport::WebSocket => plan,
+        Transport::Tls => plan.with_tls()?,
+        Transport::Quic => plan.with_quic(),
+    })
+}
+
 /// The HTTP API of a node.
-fn api(node: &Node) -> Result<Api> {
+pub(crate) fn api(node: &Node) -> Result<Api> {
     Ok(match node.certificate() {
         Some(certificate) => Api::trusting(node.base_url(), &certificate.pem)?,
         None => Api::new(node.base_url()),
@@ -80,7 +100,7 @@ pub(crate) fn generator_cpu() -> Duration {
 }
 
 /// Signs people up, in the order of their numbers.
-async fn sign_up(api: &Api, count: usize) -> Result<Vec<Login>> {
+pub(crate) async fn sign_up(api: &Api, count: usize) -> Result<Vec<Login>> {
     stream::iter(0..count)
         .map(|index| {
             let api = api.clone();
@@ -94,13 +114,13 @@ async fn sign_up(api: &Api, count: usize) -> Result<Vec<Login>> {
 
 /// Two people who write to each other, or one to the other.
 #[derive(Clone, Debug)]
-struct Pair {
-    sender: Login,
-    receiver: Login,
-    channel: ChannelId,
+pub(crate) struct Pair {
+    pub(crate) sender: Login,
+    pub(crate) receiver: Login,
+    pub(crate) channel: ChannelId,
 }
 
-async fn pairs(api: &Api, count: usize) -> Result<Vec<Pair>> {
+pub(crate) async fn pairs(api: &Api, count: usize) -> Result<Vec<Pair>> {
     let people = sign_up(api, 2 * count).await?;
     let mut pairs = Vec::with_capacity(count);
     for two in people.chunks_exact(2) {
@@ -114,7 +134,7 @@ async fn pairs(api: &Api, count: usize) -> Result<Vec<Pair>> {
     Ok(pairs)
 }
 
-fn hello(login: &Login) -> Hello {
+pub(crate) fn hello(login: &Login) -> Hello {
     Hello {
         token: login.access_token.clone(),
         client: "conch-load".to_owned(),

@@ -78,7 +78,7 @@ pub async fn start(folder: &Path, messages: u64) -> Result<StartFigures> {
 }
 
 /// Stores messages as fast as the node takes them.
-async fn fill(node: &Node, pairs: &[Pair], messages: u64) -> Result<()> {
+pub(crate) async fn fill(node: &Node, pairs: &[Pair], messages: u64) -> Result<()> {
     let each = messages / pairs.len() as u64;
     let lanes: Vec<_> = pairs
         .iter()
