@@ -21,7 +21,7 @@ pub enum MemberChange {
 /// mark (a message moves its author's), the inbox of the members before ∪ after, the dedupe key.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct EventEffect {
-    /// A person's message: has a key to be looked up by, moves its author's read mark.
+    /// A person's message: has a key to be looked up by, moves its author's read mark, and changes nothing else.
     pub is_message: bool,
     /// Set by the first event of a channel.
     pub created: Option<ChannelKind>,

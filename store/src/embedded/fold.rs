@@ -51,6 +51,41 @@ struct HotChannel {
 }
 
 impl HotChannel {
+    /// What every message changes, and nothing else.
+    fn apply_message(&mut self, overlay: &mut Overlay, lsn: Lsn, event: EventRow) {
+        let head = Head {
+            seq: event.seq,
+            ordinal: event.ordinal,
+            created_ms: event.created_ms,
+        };
+        self.move_head(head, lsn);
+        let key = (key_hash(event.sender, &event.key), event.seq);
+        self.block_keys.push(key);
+        let author = self.members.get_mut(&event.sender);
+        let author = author.filter(|author| author.row.left_seq.is_none());
+        let author = author.map(|author| {
+            advance_mark(&mut author.row, event.seq, event.ordinal);
+            author.clone()
+        });
+        let delta = delta_of(overlay, event.channel, self);
+        delta.row.head = head;
+        delta.row.touched = lsn;
+        delta.keys.push(key);
+        if let Some(author) = author {
+            delta.members.insert(event.sender, author);
+        }
+        delta.events.push(event);
+    }
+
+    fn move_head(&mut self, head: Head, lsn: Lsn) {
+        if head.seq >> BLOCK_SHIFT != self.row.head.seq >> BLOCK_SHIFT {
+            self.block_keys.clear();
+        }
+        self.row.head = head;
+        self.row.touched = lsn;
+        self.reserved = self.reserved.max(head.seq);
+    }
+
     fn cost(&self) -> usize {
         HOT_CHANNEL_COST + self.members.len() * HOT_MEMBER_COST
     }
@@ -190,20 +225,14 @@ impl Folder {
             "an event of {channel:?} was written out of its place"
         );
 
-        delta_of(overlay, channel, hot);
-        let delta = overlay.channels.get(&channel).expect("made just above");
-        if delta.events.is_empty() {
-            let mut touched = 0;
-            for member in hot.members.values() {
-                if member.row.left_seq.is_none() {
-                    let previous = hot.position(member);
-                    touch(overlay, member.row.user, channel, previous).follows = true;
-                    touched += 1;
-                }
-            }
-            overlay.bytes += touched * TOUCH_COST;
+        if delta_of(overlay, channel, hot).events.is_empty() {
+            follow(overlay, channel, hot);
         }
-
+        if effect.is_message {
+            debug_assert!(effect.members.is_empty(), "a message changes nothing else");
+            hot.apply_message(overlay, lsn, event);
+            return;
+        }
         if let Some(kind) = effect.created
             && hot.row.meta.is_none()
         {
@@ -243,29 +272,11 @@ impl Folder {
             };
             changed.extend(hot.members.get(&user).cloned());
         }
-        if event.seq >> BLOCK_SHIFT != hot.row.head.seq >> BLOCK_SHIFT {
-            hot.block_keys.clear();
-        }
-        let mut key = None;
-        if effect.is_message {
-            let entry = (key_hash(event.sender, &event.key), event.seq);
-            hot.block_keys.push(entry);
-            key = Some(entry);
-            if let Some(author) = hot.members.get_mut(&event.sender)
-                && author.row.left_seq.is_none()
-            {
-                advance_mark(&mut author.row, event.seq, event.ordinal);
-                changed.push(author.clone());
-            }
-        }
-        hot.row.head = head;
-        hot.row.touched = lsn;
-        hot.reserved = hot.reserved.max(head.seq);
+        hot.move_head(head, lsn);
         let after = hot.cost();
 
         let delta = delta_of(overlay, channel, hot);
         delta.row.clone_from(&hot.row);
-        delta.keys.extend(key);
         for member in changed {
             delta.members.insert(member.row.user, member);
         }
@@ -370,6 +381,19 @@ fn delta_of<'a>(
         Arc::new(ChannelDelta::new(hot.row.clone(), carried))
     });
     Arc::make_mut(delta)
+}
+
+/// The first event of a run: from here on the channel's last touch is that of everybody present.
+fn follow(overlay: &mut Overlay, channel: ChannelId, hot: &HotChannel) {
+    let mut touched = 0;
+    for member in hot.members.values() {
+        if member.row.left_seq.is_none() {
+            let previous = hot.position(member);
+            touch(overlay, member.row.user, channel, previous).follows = true;
+            touched += 1;
+        }
+    }
+    overlay.bytes += touched * TOUCH_COST;
 }
 
 /// The touch of (user, channel), made with the position that the layer below knows if there is none yet.

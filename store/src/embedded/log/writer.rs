@@ -4,9 +4,8 @@
 //! one buffer, writes it at once, syncs once, folds the records into the tail and only then answers. So a read that is
 //! started after an append resolved always shows it, and no read ever shows what is not synced.
 //!
-//! While one group is being synced the next one gathers by itself. The writer lingers only when groups are tiny and
-//! follow each other closely (several senders just out of step), never longer than half the last sync took, and never
-//! for a batch that comes after a pause.
+//! While one group is being synced the next one gathers by itself; when messages come one by one but often, groups keep
+//! a distance ([`super::pace`]). The writer is woken once per group: by its first batch, or by the clock.
 //!
 //! Invariants: groups are strictly one after the other; nothing is written behind a failed write or sync, and no sync
 //! is ever tried again; after a failure every waiter, present and future, gets `LogFailed`.
@@ -16,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use metrics::{counter, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tokio::sync::oneshot;
 
 use crate::contract::{AppendError, Appended};
@@ -28,18 +27,10 @@ use super::super::fold::{Folder, OutOfPlace, memory_bytes};
 use super::super::index::shared_text;
 use super::super::options::Fatal;
 use super::super::shared::Shared;
+use super::pace::{Pace, RECORDS_ENOUGH};
 use super::record::{self, Owner};
 use super::recover::Live;
 use super::segment::{DATA_START, Segment};
-
-/// Groups of at most this many batches may linger.
-const LINGER_BATCHES_MAX: usize = 2;
-
-/// Syncs faster than this are not worth a timer.
-const LINGER_SYNC_MIN: Duration = Duration::from_micros(200);
-
-/// A timer fires about this late.
-const TIMER_SLACK: Duration = Duration::from_micros(60);
 
 /// What a batch's waiter hears.
 #[derive(Debug)]
@@ -64,8 +55,16 @@ struct Batch {
 struct Waiting {
     batches: VecDeque<Batch>,
     framed: usize,
+    records: usize,
+    /// The writer sleeps, and this many records are worth waking it.
+    wake_at: Option<usize>,
     closed: bool,
     failure: Option<Arc<str>>,
+}
+
+/// What a batch counts towards a group: one without records wants its answer too.
+fn company(records: &[Record]) -> usize {
+    records.len().max(1)
 }
 
 /// Batches on their way to the writer.
@@ -106,14 +105,19 @@ impl Queue {
         }
         shared.tail.add(memory);
         waiting.framed += framed;
+        waiting.records += company(&records);
         waiting.batches.push_back(Batch {
             records,
             framed,
             memory,
             waiter,
         });
+        let records = waiting.records;
+        let wakes = waiting.wake_at.take_if(|enough| records >= *enough);
         drop(waiting);
-        self.changed.notify_one();
+        if wakes.is_some() {
+            self.changed.notify_one();
+        }
         Ok(answer)
     }
 
@@ -128,6 +132,7 @@ impl Queue {
         let mut waiting = self.lock();
         waiting.failure.get_or_insert_with(|| reason.clone());
         let batches = std::mem::take(&mut waiting.batches);
+        waiting.records = 0;
         drop(waiting);
         self.changed.notify_all();
         for batch in batches {
@@ -145,26 +150,30 @@ impl Queue {
     /// The next group: everything queued up to `bytes_max`. `None`: closed and empty, or failed.
     fn take(&self, bytes_max: usize, pace: &Pace) -> Option<Vec<Batch>> {
         let mut waiting = self.lock();
+        if let Some(begins_at) = pace.begins_at() {
+            let is_early = |waiting: &mut Waiting| {
+                waiting.records < RECORDS_ENOUGH && !waiting.closed && waiting.failure.is_none()
+            };
+            let wait = begins_at.saturating_duration_since(Instant::now());
+            if !wait.is_zero() {
+                waiting.wake_at = Some(RECORDS_ENOUGH);
+                (waiting, _) = self
+                    .changed
+                    .wait_timeout_while(waiting, wait, is_early)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+        }
         while waiting.batches.is_empty() {
             if waiting.closed || waiting.failure.is_some() {
                 return None;
             }
+            waiting.wake_at = Some(1);
             waiting = self
                 .changed
                 .wait(waiting)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        if let Some(linger) = pace.linger(waiting.batches.len()) {
-            let few = |waiting: &mut Waiting| {
-                waiting.batches.len() <= LINGER_BATCHES_MAX
-                    && !waiting.closed
-                    && waiting.failure.is_none()
-            };
-            (waiting, _) = self
-                .changed
-                .wait_timeout_while(waiting, linger, few)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
+        waiting.wake_at = None;
         let mut group = Vec::with_capacity(waiting.batches.len());
         let mut bytes = 0;
         while let Some(batch) = waiting.batches.pop_front() {
@@ -173,30 +182,11 @@ impl Queue {
                 break;
             }
             bytes += batch.framed;
+            waiting.records -= company(&batch.records);
             group.push(batch);
         }
         waiting.framed -= bytes.min(waiting.framed);
         Some(group)
-    }
-}
-
-/// What the writer knows about the speed of disk and callers.
-#[derive(Debug)]
-struct Pace {
-    last_sync: Duration,
-    last_batches: usize,
-    group_ended: Instant,
-}
-
-impl Pace {
-    /// How long to wait for company, if at all.
-    fn linger(&self, batches: usize) -> Option<Duration> {
-        let follows_closely = self.group_ended.elapsed() < self.last_sync;
-        let tiny = batches <= LINGER_BATCHES_MAX && self.last_batches > 1;
-        if !follows_closely || !tiny || self.last_sync < LINGER_SYNC_MIN {
-            return None;
-        }
-        Some((self.last_sync / 2).saturating_sub(TIMER_SLACK))
     }
 }
 
@@ -209,6 +199,29 @@ struct Current {
     spare_asked: bool,
 }
 
+/// What every group counts: looked up once.
+struct Metrics {
+    records: Counter,
+    bytes: Counter,
+    group_records: Histogram,
+    sync_seconds: Histogram,
+    tail_bytes: Gauge,
+    applied_lag: Gauge,
+}
+
+impl Metrics {
+    fn new() -> Metrics {
+        Metrics {
+            records: counter!(names::APPENDED_RECORDS.name),
+            bytes: counter!(names::APPENDED_BYTES.name),
+            group_records: histogram!(names::GROUP_RECORDS.name),
+            sync_seconds: histogram!(names::SYNC_SECONDS.name),
+            tail_bytes: gauge!(names::TAIL_BYTES.name),
+            applied_lag: gauge!(names::APPLIED_LAG.name),
+        }
+    }
+}
+
 /// The thread's state.
 pub(in crate::embedded) struct Writer {
     shared: Arc<Shared>,
@@ -218,6 +231,8 @@ pub(in crate::embedded) struct Writer {
     crc_seed: u32,
     buffer: Vec<u8>,
     pace: Pace,
+    last_sync: Duration,
+    metrics: Metrics,
 }
 
 impl std::fmt::Debug for Writer {
@@ -258,11 +273,9 @@ impl Writer {
             next_lsn: resume.next_lsn,
             crc_seed: resume.crc_seed,
             buffer: Vec::new(),
-            pace: Pace {
-                last_sync: Duration::ZERO,
-                last_batches: 0,
-                group_ended: Instant::now(),
-            },
+            pace: Pace::new(Instant::now()),
+            last_sync: Duration::ZERO,
+            metrics: Metrics::new(),
         })
     }
 
@@ -274,6 +287,8 @@ impl Writer {
             .group_bytes_max
             .min((shared.options.segment_bytes - DATA_START) as usize);
         while let Some(group) = shared.queue.take(bytes_max, &self.pace) {
+            let records = group.iter().map(|batch| batch.records.len()).sum();
+            self.pace.on_group(Instant::now(), group.len(), records);
             self.commit(group);
         }
         if shared.queue.failed().is_none() {
@@ -366,7 +381,7 @@ impl Writer {
             "a sync that a failpoint lets fail"
         )));
         current.segment.sync()?;
-        self.pace.last_sync = began.elapsed();
+        self.last_sync = began.elapsed();
         current.offset += self.buffer.len() as u64;
         if !current.spare_asked && current.offset > current.live.bytes / 2 {
             current.spare_asked = true;
@@ -383,7 +398,6 @@ impl Writer {
         let mut answers = Vec::with_capacity(batches.len());
         let mut lsn = self.next_lsn;
         let folder = &mut self.folder;
-        let count = batches.len();
         shared.tail.fold(|active| {
             for batch in batches {
                 // Counted when it was queued, and again by the fold.
@@ -405,15 +419,14 @@ impl Writer {
             // A caller that has dropped its future does not want the answer; the batch is durable all the same.
             let _ = waiter.send(Answer::Durable(appended));
         }
-        self.pace.last_batches = count;
-        self.pace.group_ended = Instant::now();
 
-        counter!(names::APPENDED_RECORDS.name).increment(records);
-        counter!(names::APPENDED_BYTES.name).increment(framed as u64);
-        histogram!(names::GROUP_RECORDS.name).record(records as f64);
-        histogram!(names::SYNC_SECONDS.name).record(self.pace.last_sync.as_secs_f64());
-        gauge!(names::TAIL_BYTES.name).set(shared.tail.bytes() as f64);
-        gauge!(names::APPLIED_LAG.name).set(shared.lag() as f64);
+        let metrics = &self.metrics;
+        metrics.records.increment(records);
+        metrics.bytes.increment(framed as u64);
+        metrics.group_records.record(records as f64);
+        metrics.sync_seconds.record(self.last_sync.as_secs_f64());
+        metrics.tail_bytes.set(shared.tail.bytes() as f64);
+        metrics.applied_lag.set(shared.lag() as f64);
 
         if shared.tail.active_bytes() >= shared.options.apply_bytes {
             shared.signal_applier();
