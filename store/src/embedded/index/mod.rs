@@ -18,7 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fjall::config::CompressionPolicy;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 use thiserror::Error;
 
 use crate::{Lsn, ReadError};
@@ -27,6 +27,10 @@ pub(in crate::embedded) use view::View;
 
 /// Size at which fjall moves a memtable to a file.
 const MEMTABLE_BYTES: u64 = 24 << 20;
+
+/// Values of this size lie in files of their own. Those are runs of rows, which never change: written once, they are not
+/// written again at every level that their key goes down.
+const APART_BYTES: u32 = 2_048;
 
 /// Most of fjall's own journal; it is read at a start.
 const JOURNAL_BYTES: u64 = 64 << 20;
@@ -72,6 +76,9 @@ impl Index {
         let space = db.keyspace("tables", || {
             KeyspaceCreateOptions::default()
                 .max_memtable_size(MEMTABLE_BYTES)
+                .with_kv_separation(Some(
+                    KvSeparationOptions::default().separation_threshold(APART_BYTES),
+                ))
                 .data_block_compression_policy(CompressionPolicy::new([
                     fjall::CompressionType::None,
                     fjall::CompressionType::None,
