@@ -64,6 +64,8 @@ impl std::fmt::Debug for Parts {
 impl Parts {
     /// Opens the data folder of `settings`. Blocking work inside; call it before anything is served.
     pub async fn open(settings: &Settings, dev: bool) -> Result<Parts, Failure> {
+        // Before the store, which looks its metrics up once.
+        crate::prometheus::installed();
         let dir = settings.data.dir.clone();
         let opened = tokio::task::spawn_blocking(move || {
             EmbeddedStore::open(EmbeddedOptions::new(dir), Arc::new(ChannelFold))
@@ -388,6 +390,8 @@ async fn sweep(api: Arc<Api>, stop: CancellationToken) {
             _ = turn.tick() => {}
         }
         api.limiter.sweep();
+        // What histograms gathered since the last scrape is folded, so that it does not grow where nobody scrapes.
+        crate::prometheus::installed().run_upkeep();
         if let Err(error) = api.accounts.purge(api.edge.clock.wall_ms()).await {
             tracing::error!(%error, "expired rows could not be dropped");
         }
