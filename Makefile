@@ -139,7 +139,7 @@ fuzz: setup ## Fuzz the frame splitter, every decoder and the WebSocket carrier,
 	done
 
 .PHONY: measure
-measure: setup ## Measure a release build: MEASURE = all, ack, cpu, start, idle, connect, transports, fallback, resume, checker
+measure: setup ## Measure a release build: MEASURE = all, ack, cpu, fanout, start, idle, connect, transports, fallback, resume, checker
 	$(CARGO) build --release --locked -p conch-gateway -p conch-loadtest
 	target/release/conch-load measure $(MEASURE)
 

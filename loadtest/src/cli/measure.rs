@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use conch_loadtest::measure::{self, AckPlan, IdleFigures, SaturationPlan};
+use conch_loadtest::measure::{self, AckPlan, FanOutPlan, IdleFigures, SaturationPlan};
 use conch_loadtest::raw::Transport;
 
 use super::say;
@@ -17,7 +17,7 @@ pub(crate) struct MeasureArgs {
     /// Length of the figures that run for a time, in seconds
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// `ack` and `cpu`: over what
+    /// `ack`, `cpu` and `fanout`: over what
     #[arg(long, value_enum, default_value_t = Over::Ws)]
     over: Over,
     /// `ack`: sends per second
@@ -26,7 +26,13 @@ pub(crate) struct MeasureArgs {
     /// `cpu`: pairs of people
     #[arg(long, default_value_t = 64)]
     pairs: usize,
-    /// `cpu`: messages per SEND_MANY
+    /// `fanout`: people in the group, senders included
+    #[arg(long, default_value_t = 101)]
+    members: usize,
+    /// `fanout`: how many of them write
+    #[arg(long, default_value_t = 1)]
+    senders: usize,
+    /// `cpu` and `fanout`: messages per SEND_MANY
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u8).range(1..=64))]
     batch: u8,
     /// `start`: stored messages
@@ -57,6 +63,8 @@ enum Figure {
     Ack,
     /// CPU per message at saturation
     Cpu,
+    /// CPU per delivery when one message goes to a whole group
+    Fanout,
     /// Start to ready with many messages stored; memory at rest
     Start,
     /// Bytes per idle connection, on each transport, at growing numbers of them
@@ -119,6 +127,16 @@ pub(crate) async fn run(args: MeasureArgs) -> Result<bool> {
     }
     if wanted(Figure::Cpu) {
         say(&measure::saturate(folder, saturation(args.over.into())).await?);
+    }
+    if wanted(Figure::Fanout) {
+        let plan = FanOutPlan {
+            transport: args.over.into(),
+            members: args.members,
+            senders: args.senders,
+            batch: args.batch.into(),
+            seconds: args.seconds,
+        };
+        say(&measure::fanout(folder, plan).await?);
     }
     if wanted(Figure::Start) {
         say(&measure::start(folder, args.messages).await?);

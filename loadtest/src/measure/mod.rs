@@ -8,10 +8,12 @@ mod ack;
 mod checking;
 mod connect;
 pub(crate) mod disk;
+mod fanout;
 mod idle;
 mod reach;
 mod saturate;
 mod start;
+mod threads;
 
 use std::path::Path;
 use std::time::Duration;
@@ -24,12 +26,14 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 pub use ack::{AckFigures, AckPlan, ack};
 pub use checking::{CheckingFigures, checking};
 pub use connect::{ConnectFigures, ConnectRow, connect};
+pub use fanout::{FanOutFigures, FanOutPlan, fanout};
 pub use idle::{IdleFigures, IdlePoint, KernelMemory, idle};
 pub use reach::{FallbackFigures, ResumeFigures, fallback, resume};
-pub(crate) use saturate::is_index;
 pub use saturate::{SaturationFigures, SaturationPlan, saturate};
 pub(crate) use start::fill;
 pub use start::{StartFigures, start};
+pub use threads::ByThread;
+pub(crate) use threads::is_index;
 
 use crate::http::{Api, Login};
 use crate::node::{LIFTED_LIMITS, Node, NodePlan};

@@ -3,9 +3,7 @@
 //! Closed loop: every sender keeps one SEND_MANY in flight (the protocol's order rule), many pairs at once; receivers take
 //! every event. The node's CPU time is split by thread name: what the index's threads use is the cost that comes after the ack.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,8 +13,8 @@ use anyhow::Result;
 use conch_wire::{MessageKey, ServerFrame};
 use tokio::time::Instant;
 
+use super::threads::{ByThread, is_index};
 use super::{Pair, TEXT_BYTES, api, fresh_node, generator_cpu, hello, pairs};
-use crate::node::Node;
 use crate::raw::{Draft, Endpoint, RawClient, Transport};
 
 /// How the load is made.
@@ -38,8 +36,7 @@ pub struct SaturationFigures {
     pub took: Duration,
     pub generator_cpu: Duration,
     pub node_cpu: Duration,
-    /// Of it, by name of the thread (numbers cut off), largest first.
-    pub by_thread: Vec<(String, Duration)>,
+    pub by_thread: ByThread,
     pub rss_bytes: u64,
 }
 
@@ -51,12 +48,7 @@ impl SaturationFigures {
 
     /// CPU time per message of all threads but the index's.
     pub fn ack_path_cpu_us(&self) -> f64 {
-        let index: Duration = self
-            .by_thread
-            .iter()
-            .filter(|(name, _)| is_index(name))
-            .map(|(_, time)| *time)
-            .sum();
+        let index = self.by_thread.of(is_index);
         self.node_cpu.saturating_sub(index).as_micros() as f64 / self.delivered.max(1) as f64
     }
 }
@@ -79,19 +71,8 @@ impl fmt::Display for SaturationFigures {
             self.generator_cpu.as_secs_f64() / self.took.as_secs_f64(),
             self.rss_bytes >> 20,
         )?;
-        for (name, time) in self.by_thread.iter().take(8) {
-            let each = time.as_micros() as f64 / self.delivered.max(1) as f64;
-            write!(f, " {name} {each:.2}")?;
-        }
-        Ok(())
+        self.by_thread.write_each(f, self.delivered)
     }
-}
-
-/// Threads that work behind the ack: the index and what it runs on.
-pub(crate) fn is_index(name: &str) -> bool {
-    ["index", "fjall", "lsm", "apply"]
-        .iter()
-        .any(|part| name.contains(part))
 }
 
 #[derive(Default)]
@@ -117,22 +98,14 @@ pub async fn saturate(folder: &Path, plan: SaturationPlan) -> Result<SaturationF
     let own_before = generator_cpu();
     let before = (
         node.cpu()?,
-        threads(&node),
+        ByThread::now(node.pid()),
         counters.acked.load(Ordering::Relaxed),
         counters.delivered.load(Ordering::Relaxed),
     );
     tokio::time::sleep(Duration::from_secs(plan.seconds)).await;
     let took = began.elapsed();
     let node_cpu = node.cpu()?.saturating_sub(before.0);
-    let mut by_thread: Vec<_> = threads(&node)
-        .into_iter()
-        .map(|(name, time)| {
-            let earlier = before.1.get(&name).copied().unwrap_or_default();
-            let used = time.saturating_sub(earlier);
-            (name, used)
-        })
-        .collect();
-    by_thread.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
+    let by_thread = ByThread::now(node.pid()).since(&before.1);
     let figures = SaturationFigures {
         plan,
         acked: counters.acked.load(Ordering::Relaxed) - before.2,
@@ -213,31 +186,4 @@ async fn receive(mut client: RawClient, counters: Arc<Counters>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// CPU time by thread name, numbers at its end cut off.
-fn threads(node: &Node) -> BTreeMap<String, Duration> {
-    let mut times = BTreeMap::new();
-    let Ok(tasks) = fs::read_dir(format!("/proc/{}/task", node.pid())) else {
-        return times;
-    };
-    for task in tasks.flatten() {
-        let Ok(stat) = fs::read_to_string(task.path().join("stat")) else {
-            continue;
-        };
-        // proc(5): pid (name) state ...; utime and stime are fields 14 and 15, in ticks of 10 ms.
-        let Some((head, rest)) = stat.rsplit_once(')') else {
-            continue;
-        };
-        let name = head.split_once('(').map_or("", |(_, name)| name);
-        let name = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '-' || c == '#');
-        let ticks: u64 = rest
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|field| field.parse::<u64>().ok())
-            .sum();
-        *times.entry(name.to_owned()).or_default() += Duration::from_millis(ticks * 10);
-    }
-    times
 }
