@@ -3,9 +3,11 @@
 //! Labels come from closed sets (code names, HTTP routes and classes), never users or channels. `docs/operations.md`
 //! lists the same names; a test compares the two.
 
+use std::sync::LazyLock;
+
 use conch_wire::Code;
 use metrics::{
-    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+    Counter, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
 use crate::transport::Closing;
@@ -69,6 +71,27 @@ names! {
     HASHES_REFUSED_TOTAL = "conch_gateway_password_hashes_refused_total", describe_counter, Unit::Count;
 }
 
+/// What every frame and flush counts: looked up once, because looking up costs more than counting.
+struct Hot {
+    frames_received: Counter,
+    received_bytes: Counter,
+    sent_bytes: Counter,
+    sends: Counter,
+    acks: Counter,
+}
+
+static HOT: LazyLock<Hot> = LazyLock::new(|| {
+    // A counter belongs to the recorder that is there when it is looked up.
+    crate::prometheus::installed();
+    Hot {
+        frames_received: counter!(FRAMES_RECEIVED_TOTAL),
+        received_bytes: counter!(RECEIVED_BYTES_TOTAL),
+        sent_bytes: counter!(SENT_BYTES_TOTAL),
+        sends: counter!(SENDS_TOTAL),
+        acks: counter!(ACKS_TOTAL),
+    }
+});
+
 pub fn connection_opened() {
     counter!(CONNECTIONS_TOTAL).increment(1);
 }
@@ -94,19 +117,19 @@ pub fn hello_refused(code: Code) {
 }
 
 pub fn frame_received() {
-    counter!(FRAMES_RECEIVED_TOTAL).increment(1);
+    HOT.frames_received.increment(1);
 }
 
 pub fn received(bytes: u64) {
-    counter!(RECEIVED_BYTES_TOTAL).increment(bytes);
+    HOT.received_bytes.increment(bytes);
 }
 
 pub fn sent_bytes(bytes: u64) {
-    counter!(SENT_BYTES_TOTAL).increment(bytes);
+    HOT.sent_bytes.increment(bytes);
 }
 
 pub fn sent(messages: usize) {
-    counter!(SENDS_TOTAL).increment(messages as u64);
+    HOT.sends.increment(messages as u64);
 }
 
 pub fn send_refused(code: Code) {
@@ -114,7 +137,7 @@ pub fn send_refused(code: Code) {
 }
 
 pub fn acked(messages: usize) {
-    counter!(ACKS_TOTAL).increment(messages as u64);
+    HOT.acks.increment(messages as u64);
 }
 
 pub fn collapsed(events: u64) {

@@ -48,7 +48,7 @@ pub struct SendRequest {
     pub items: SmallVec<[SendItem; 1]>,
 }
 
-/// A committed event on its way to its members; shared by every recipient.
+/// A committed event on its way to its members.
 #[derive(Clone, Debug)]
 pub struct Published {
     pub channel: ChannelId,
@@ -81,7 +81,8 @@ pub enum Push {
         frame_type: u8,
         refused: Refused,
     },
-    Event(Arc<Published>),
+    /// Events of one channel that became durable together, ascending; never empty. Shared by everybody who gets them.
+    Events(Arc<[Published]>),
     /// The user's read mark moved (on whichever device).
     Head(ChannelHead),
     /// The session must end with this code.

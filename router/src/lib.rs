@@ -13,6 +13,7 @@ mod failpoint;
 mod fence;
 mod fold;
 pub mod id;
+mod map;
 pub mod metrics;
 mod refuse;
 pub mod ring;

@@ -8,11 +8,11 @@
 //! Invariant: an event that was pushed is in the queue, or its channel is in the marks, or `mark_all` is set, until the
 //! session has drained it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use conch_router::Push;
+use conch_router::{Published, Push};
 use conch_wire::limits::HEADS_WAITING_MAX;
 use conch_wire::{ChannelId, Code, SessionId, UserId};
 use futures_util::task::AtomicWaker;
@@ -67,6 +67,8 @@ pub struct Mailbox {
     /// 0 until the session is authenticated.
     user: AtomicU64,
     waiting: Mutex<Waiting>,
+    /// Something came since the session last asked; whoever sets it wakes the session.
+    filled: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -76,6 +78,7 @@ impl Mailbox {
             session,
             user: AtomicU64::new(0),
             waiting: Mutex::default(),
+            filled: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         }
     }
@@ -90,21 +93,29 @@ impl Mailbox {
         UserId(self.user.swap(0, Ordering::AcqRel))
     }
 
-    /// Never waits for the session.
+    /// Never waits for the session. Wakes its task, unless an earlier push has and the task has not looked yet.
     pub fn push(&self, push: Push) {
         let user = UserId(self.user.load(Ordering::Acquire));
         self.lock().put(push, user);
-    }
-
-    /// Wakes the session's task; once per batch is enough.
-    pub fn wake(&self) {
-        self.waker.wake();
+        self.tell();
     }
 
     /// Sets signals and wakes the session.
     pub fn signal(&self, set: impl FnOnce(&mut Signals)) {
         set(&mut self.lock().signals);
-        self.waker.wake();
+        self.tell();
+    }
+
+    fn tell(&self) {
+        if !self.filled.swap(true, Ordering::AcqRel) {
+            self.waker.wake();
+        }
+    }
+
+    /// Whether anything came since the last call. Register before it; take what came after it.
+    pub fn take_filled(&self) -> bool {
+        // The load spares the common "no" a write to a line that owners write to.
+        self.filled.load(Ordering::Acquire) && self.filled.swap(false, Ordering::AcqRel)
     }
 
     /// Takes the signals.
@@ -112,10 +123,10 @@ impl Mailbox {
         std::mem::take(&mut self.lock().signals)
     }
 
-    /// Takes everything that waits. `spare` is an empty list whose memory is reused.
-    pub fn drain(&self, spare: Vec<Push>) -> Drained {
+    /// Takes everything that waits, memory included: an idle session holds none.
+    pub fn drain(&self) -> Drained {
         let mut waiting = self.lock();
-        let pushes = std::mem::replace(&mut waiting.pushes, spare);
+        let pushes = std::mem::take(&mut waiting.pushes);
         waiting.counted = 0;
         waiting.bytes = 0;
         let mut marks = Vec::new();
@@ -135,12 +146,6 @@ impl Mailbox {
         self.waker.register(waker);
     }
 
-    /// Whether a drain would hand anything over.
-    pub fn has_pushes(&self) -> bool {
-        let waiting = self.lock();
-        !waiting.pushes.is_empty() || !waiting.marks.is_empty() || waiting.mark_all
-    }
-
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         // Nothing in here panics half-way; a poisoned lock still guards a whole value.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
@@ -149,32 +154,55 @@ impl Mailbox {
 
 impl Waiting {
     fn put(&mut self, push: Push, user: UserId) {
-        let (channel, bytes) = match &push {
-            Push::Acked { .. } | Push::Refused { .. } => {
-                self.pushes.push(push);
-                return;
-            }
+        match push {
+            Push::Acked { .. } | Push::Refused { .. } => self.pushes.push(push),
             Push::Close(code) => {
-                self.signals.close.get_or_insert(*code);
-                return;
+                self.signals.close.get_or_insert(code);
             }
-            Push::Event(event) => (event.channel, event.body.len()),
-            Push::Head(head) => (head.channel, 0),
-        };
-        let fits =
-            self.counted < PUSHES_MAX && (self.bytes == 0 || self.bytes + bytes <= BYTES_MAX);
-        if fits && !self.mark_all && !self.marks.contains(channel) {
-            self.counted += 1;
-            self.bytes += bytes;
-            self.pushes.push(push);
+            Push::Head(head) if self.counted < PUSHES_MAX && !self.is_marked(head.channel) => {
+                self.counted += 1;
+                self.pushes.push(push);
+            }
+            Push::Head(head) => self.mark(head.channel),
+            Push::Events(events) => self.put_events(events, user),
+        }
+    }
+
+    /// Keeps those at the front that there is room for, and marks their channel for the others.
+    fn put_events(&mut self, events: Arc<[Published]>, user: UserId) {
+        let Some(channel) = events.first().map(|event| event.channel) else {
             return;
+        };
+        let mut fit = 0;
+        if !self.is_marked(channel) {
+            while let Some(event) = events.get(fit)
+                && self.counted < PUSHES_MAX
+                && (self.bytes == 0 || self.bytes + event.body.len() <= BYTES_MAX)
+            {
+                self.counted += 1;
+                self.bytes += event.body.len();
+                fit += 1;
+            }
         }
-        if let Push::Event(event) = &push
-            && event.left.contains(&user)
-            && self.left.len() < HEADS_WAITING_MAX
-        {
-            self.left.push(channel);
+        if fit == events.len() {
+            return self.pushes.push(Push::Events(events));
         }
+        if fit > 0 {
+            self.pushes.push(Push::Events(events[..fit].into()));
+        }
+        for event in &events[fit..] {
+            if event.left.contains(&user) && self.left.len() < HEADS_WAITING_MAX {
+                self.left.push(channel);
+            }
+        }
+        self.mark(channel);
+    }
+
+    fn is_marked(&self, channel: ChannelId) -> bool {
+        self.mark_all || self.marks.contains(channel)
+    }
+
+    fn mark(&mut self, channel: ChannelId) {
         if self.mark_all {
             return;
         }
@@ -191,15 +219,13 @@ mod tests {
     #![allow(clippy::unwrap_used)] // a test ends at the first surprise
     use super::*;
     use bytes::Bytes;
-    use conch_router::Published;
     use conch_wire::event::ChannelKind;
     use proptest::prelude::*;
     use smallvec::SmallVec;
     use std::collections::HashMap;
-    use std::sync::Arc;
 
-    fn event(channel: u64, seq: u32, bytes: usize) -> Push {
-        Push::Event(Arc::new(Published {
+    fn events(channel: u64, seqs: std::ops::Range<u32>, bytes: usize) -> Push {
+        let event = |seq| Published {
             channel: ChannelId(channel),
             channel_kind: ChannelKind::Group,
             seq,
@@ -210,30 +236,35 @@ mod tests {
             origin: None,
             left: SmallVec::new(),
             body: Bytes::from(vec![0; bytes]),
-        }))
+        };
+        Push::Events(seqs.map(event).collect())
     }
 
     proptest! {
         #[test]
         fn every_event_is_drained_or_its_channel_is_marked(
-            steps in prop::collection::vec((1u64..1_400, 1usize..30_000, 0u8..40), 1..2_500),
+            steps in prop::collection::vec((1u64..1_400, 1u32..5, 1usize..30_000, 0u8..40), 1..2_500),
         ) {
             let mailbox = Mailbox::new(SessionId(1));
             let mut next: HashMap<u64, u32> = HashMap::new();
-            // Highest seq pushed and not yet accounted for, per channel.
+            // Seqs pushed and not yet accounted for, per channel.
             let mut open: HashMap<u64, Vec<u32>> = HashMap::new();
-            for (channel, bytes, drain) in steps {
-                let seq = next.entry(channel).or_default();
-                *seq += 1;
-                mailbox.push(event(channel, *seq, bytes));
-                open.entry(channel).or_default().push(*seq);
+            for (channel, count, bytes, drain) in steps {
+                let next = next.entry(channel).or_insert(1);
+                let seqs = *next..*next + count;
+                *next += count;
+                mailbox.push(events(channel, seqs.clone(), bytes));
+                open.entry(channel).or_default().extend(seqs);
                 prop_assert!(mailbox.lock().bytes <= BYTES_MAX.max(30_000));
                 prop_assert!(mailbox.lock().counted <= PUSHES_MAX);
                 if drain == 0 {
-                    let drained = mailbox.drain(Vec::new());
+                    let drained = mailbox.drain();
                     let mut seen: HashMap<u64, u32> = HashMap::new();
-                    for push in &drained.pushes {
-                        let Push::Event(event) = push else { unreachable!() };
+                    let all = drained.pushes.iter().flat_map(|push| match push {
+                        Push::Events(events) => &events[..],
+                        _ => unreachable!(),
+                    });
+                    for event in all {
                         prop_assert!(seen.insert(event.channel.0, event.seq).is_none_or(|last| last + 1 == event.seq));
                         let seqs = open.get_mut(&event.channel.0).unwrap();
                         prop_assert_eq!(seqs.remove(0), event.seq);
@@ -254,7 +285,7 @@ mod tests {
     fn acks_and_signals_pass_a_full_mailbox() {
         let mailbox = Mailbox::new(SessionId(1));
         for seq in 1..=1_000 {
-            mailbox.push(event(1, seq, 1_000));
+            mailbox.push(events(1, seq..seq + 1, 1_000));
         }
         mailbox.push(Push::Acked {
             request: 9,
@@ -263,7 +294,7 @@ mod tests {
         mailbox.push(Push::Close(Code::SessionReplaced));
         mailbox.push(Push::Close(Code::GoingAway));
         assert_eq!(mailbox.take_signals().close, Some(Code::SessionReplaced));
-        let drained = mailbox.drain(Vec::new());
+        let drained = mailbox.drain();
         assert!(matches!(
             drained.pushes.last(),
             Some(Push::Acked { request: 9, .. })

@@ -203,10 +203,12 @@ impl Hub {
 impl Link for Hub {
     fn push(&self, batch: &mut Vec<(SessionId, Push)>) {
         for (session, push) in batch.drain(..) {
-            if let Some(mailbox) = self.find(session) {
+            let sessions = self
+                .shard(session)
+                .read()
+                .unwrap_or_else(PoisonError::into_inner);
+            if let Some(mailbox) = sessions.get(&session) {
                 mailbox.push(push);
-                // Waking an awake task again is one atomic operation.
-                mailbox.wake();
             }
         }
     }

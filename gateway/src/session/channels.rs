@@ -6,7 +6,6 @@
 //! written; events that are pushed meanwhile are held, so that they follow CHANNEL_OPENED and the gap in order.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use conch_router::Published;
 use conch_wire::frame::Cursor;
@@ -56,7 +55,7 @@ pub struct Opening {
     /// Empty: the server opens it by itself, for the first pushed event.
     pub waiters: SmallVec<[Waiter; 1]>,
     /// Pushed meanwhile, in order.
-    pub held: Vec<Arc<Published>>,
+    pub held: Vec<Published>,
     /// What the client has been told or sent already: held events up to here are not sent again.
     pub covered: Seq,
     /// Asked by HELLO: the first SYNC_CHANGES waits for it.
@@ -82,7 +81,7 @@ impl Opening {
     }
 
     /// Keeps a pushed event until the opening is done.
-    pub fn hold(&mut self, event: Arc<Published>) {
+    pub fn hold(&mut self, event: Published) {
         if self.overflowed || self.held.len() >= HELD_MAX {
             self.overflowed = true;
         } else {
@@ -185,7 +184,7 @@ impl Channels {
     }
 
     /// The server opens a channel for a pushed event.
-    pub fn open_for_push(&mut self, event: Arc<Published>, left: bool) {
+    pub fn open_for_push(&mut self, event: Published, left: bool) {
         self.server_aliases += 1;
         let alias = SERVER_ALIAS | self.server_aliases;
         let mut opening = Opening::queued();

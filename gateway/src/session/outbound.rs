@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
-use conch_wire::frame::{EventBytes, ServerFrame, put_event};
+use conch_wire::frame::{EventBytes, HEADER_BYTES, ServerFrame, put_event};
 use conch_wire::limits::{CREDIT_BYTES, HEADS_WAITING_MAX};
 use conch_wire::{Alias, ChannelId};
 
@@ -81,6 +81,13 @@ impl Outbound {
         if self.gathering.len() >= CHUNK_BYTES {
             self.close_chunk();
         }
+    }
+
+    /// Makes room at once for events that are pushed next, in place of growing under each of them.
+    pub fn expect<'a>(&mut self, bodies: impl Iterator<Item = &'a Bytes>) {
+        let bytes = bodies.map(|body| HEADER_BYTES + body.len()).sum::<usize>();
+        // Above this a chunk is closed anyway.
+        self.gathering.reserve(bytes.min(CHUNK_BYTES));
     }
 
     /// Pushes an event, or drops it and marks its channel. True: it is on its way.
@@ -173,6 +180,8 @@ impl Outbound {
     pub fn take_chunk(&mut self) -> Option<Bytes> {
         if self.chunks.is_empty() {
             if self.gathering.is_empty() {
+                // Room may have been made for events that then collapsed.
+                self.gathering = BytesMut::new();
                 return None;
             }
             self.close_chunk();

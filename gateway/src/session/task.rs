@@ -6,10 +6,9 @@
 //!
 //! Whatever ends it (the client, the node, a panic), the session is unregistered by its id.
 
-use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -56,38 +55,87 @@ pub struct Edge {
 }
 
 /// Runs one connection to its end.
-pub async fn run<T: Transport>(transport: T, id: SessionId, edge: Arc<Edge>) {
+pub fn run<T: Transport>(transport: T, id: SessionId, edge: Arc<Edge>) -> Connection<T> {
     let mailbox = edge.hub.insert(id);
     let now_ms = edge.clock.now_ms();
-    let mut driver = Driver {
+    metrics::connection_opened();
+    let driver = Driver {
         session: Session::new(id, edge.config.clone(), now_ms),
         transport,
         mailbox,
         edge,
-        running: FuturesUnordered::new(),
+        running: None,
+        unasked: false,
+        mail_waits: false,
+        sent_in_round: false,
         chunk: Bytes::new(),
         flushing_bytes: 0,
         moved_ms: now_ms,
         received_bytes: 0,
         sent_bytes: 0,
         armed_ms: u64::MAX,
-        spare: Vec::new(),
         budgeted: None,
         live: None,
     };
-    metrics::connection_opened();
-    let closing = poll_fn(|cx| driver.poll_turn(cx)).await;
-    // From here on nothing is pushed to it any more.
-    driver.leave();
-    if let Some(closing) = closing {
-        tracing::debug!(session = id.0, ?closing, "connection closes");
-        metrics::connection_closed(&closing);
-        let transport = &mut driver.transport;
+    Connection {
+        driver,
+        farewell: None,
+    }
+}
+
+/// A connection as a future: by hand, because it is as large as it is for as long as a client is connected, and an `async`
+/// block would keep what only its end needs beside it.
+pub struct Connection<T> {
+    driver: Driver<T>,
+    farewell: Option<Box<Farewell>>,
+}
+
+/// How it closes, and until when a client has time to answer.
+struct Farewell {
+    closing: Closing,
+    deadline: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl<T> std::fmt::Debug for Connection<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("session", &self.driver.mailbox.session)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: Transport> Future for Connection<T> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Connection { driver, farewell } = self.get_mut();
+        let farewell = match farewell {
+            Some(farewell) => farewell,
+            None => {
+                let closing = ready!(driver.poll_turn(cx));
+                // From here on nothing is pushed to it any more.
+                driver.leave();
+                let Some(closing) = closing else {
+                    metrics::connection_lost();
+                    return Poll::Ready(());
+                };
+                tracing::debug!(
+                    session = driver.mailbox.session.0,
+                    ?closing,
+                    "connection closes"
+                );
+                metrics::connection_closed(&closing);
+                farewell.insert(Box::new(Farewell {
+                    closing,
+                    deadline: Box::pin(tokio::time::sleep(CLOSE_MAX)),
+                }))
+            }
+        };
         // A client that does not answer the close is cut off.
-        let _ =
-            tokio::time::timeout(CLOSE_MAX, poll_fn(|cx| transport.poll_close(cx, closing))).await;
-    } else {
-        metrics::connection_lost();
+        if driver.transport.poll_close(cx, farewell.closing).is_ready() {
+            return Poll::Ready(());
+        }
+        farewell.deadline.as_mut().poll(cx)
     }
 }
 
@@ -97,6 +145,15 @@ fn crash_point(name: &'static str) {
     fail::fail_point!(name, |_| conch_store::crash::kill_self());
 }
 
+/// What a round of input has left behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Input {
+    /// Nothing: the transport wakes the task for more.
+    Taken,
+    /// Perhaps something.
+    Left,
+}
+
 type Running = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 struct Driver<T> {
@@ -104,7 +161,13 @@ struct Driver<T> {
     transport: T,
     mailbox: Arc<Mailbox>,
     edge: Arc<Edge>,
-    running: FuturesUnordered<Running>,
+    /// What was asked for and is not answered.
+    running: Option<FuturesUnordered<Running>>,
+    /// Something in `running` was not polled yet.
+    unasked: bool,
+    /// The mailbox may hold pushes.
+    mail_waits: bool,
+    sent_in_round: bool,
     /// Frames that came in and were not handled yet.
     chunk: Bytes,
     /// Bytes that the transport took and did not flush yet.
@@ -115,7 +178,6 @@ struct Driver<T> {
     sent_bytes: u64,
     /// The earliest deadline that the wheel knows of.
     armed_ms: u64,
-    spare: Vec<Push>,
     budgeted: Option<UserId>,
     live: Option<metrics::LiveSession>,
 }
@@ -125,19 +187,16 @@ impl<T: Transport> Driver<T> {
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Option<Closing>> {
         for _ in 0..ROUNDS_PER_TURN {
             let now_ms = self.edge.clock.now_ms();
-            let mut worked = self.on_signals(cx, now_ms);
-            while let Poll::Ready(Some(answer)) = Pin::new(&mut self.running).poll_next(cx) {
-                self.on_answer(now_ms, answer);
-                worked = true;
-            }
-            worked |= self.on_pushes();
-            match self.on_input(cx, now_ms) {
-                Ok(read) => worked |= read,
+            self.on_signals(cx, now_ms);
+            self.on_answers(cx, now_ms);
+            self.on_pushes();
+            let input = match self.on_input(cx, now_ms) {
+                Ok(input) => input,
                 Err(None) => return Poll::Ready(None),
                 Err(Some(closing)) => return Poll::Ready(Some(closing)),
-            }
+            };
             self.session.pump(now_ms);
-            worked |= self.start_effects();
+            self.start_effects();
             let flushed = match self.on_output(cx, now_ms) {
                 Ok(flushed) => flushed,
                 Err(Gone) => return Poll::Ready(None),
@@ -151,7 +210,7 @@ impl<T: Transport> Driver<T> {
                 return Poll::Ready(Some(closing));
             }
             self.arm();
-            if !worked {
+            if !self.has_more(input) {
                 return Poll::Pending;
             }
         }
@@ -159,9 +218,21 @@ impl<T: Transport> Driver<T> {
         Poll::Pending
     }
 
-    fn on_signals(&mut self, cx: &mut Context<'_>, now_ms: u64) -> bool {
+    /// Whether something can be done that nothing would wake this task for.
+    fn has_more(&self, input: Input) -> bool {
+        self.unasked
+            || (input == Input::Left && self.session.may_read())
+            || (self.mail_waits && self.session.may_take_pushes())
+            || (T::SENDING_MAKES_ROOM && self.sent_in_round)
+    }
+
+    fn on_signals(&mut self, cx: &mut Context<'_>, now_ms: u64) {
         // Registered before looking: what comes after the look wakes this task.
         self.mailbox.register(cx.waker());
+        if !self.mailbox.take_filled() {
+            return;
+        }
+        self.mail_waits = true;
         let signals = self.mailbox.take_signals();
         if let Some((min, max)) = signals.goaway {
             self.session.on_goaway(min, max);
@@ -175,60 +246,64 @@ impl<T: Transport> Driver<T> {
             self.armed_ms = u64::MAX;
             self.session.on_tick(now_ms);
         }
-        signals != Default::default()
     }
 
-    fn on_pushes(&mut self) -> bool {
-        if !self.session.may_take_pushes() || !self.mailbox.has_pushes() {
-            return false;
+    fn on_answers(&mut self, cx: &mut Context<'_>, now_ms: u64) {
+        self.unasked = false;
+        while let Some(running) = &mut self.running {
+            match Pin::new(running).poll_next(cx) {
+                Poll::Pending => return,
+                Poll::Ready(Some(answer)) => self.on_answer(now_ms, answer),
+                // An idle connection holds no list.
+                Poll::Ready(None) => self.running = None,
+            }
         }
-        let mut drained = self.mailbox.drain(std::mem::take(&mut self.spare));
-        for push in drained.pushes.drain(..) {
+    }
+
+    fn on_pushes(&mut self) {
+        if !self.mail_waits || !self.session.may_take_pushes() {
+            return;
+        }
+        self.mail_waits = false;
+        let drained = self.mailbox.drain();
+        for push in drained.pushes {
             if let Push::Acked { acks, .. } = &push {
                 crash_point("gateway.before_ack");
                 metrics::acked(acks.len());
             }
             self.session.on_push(push);
         }
-        if drained.pushes.capacity() <= 64 {
-            self.spare = drained.pushes;
-        }
         if !drained.marks.is_empty() || drained.mark_all || !drained.left.is_empty() {
             self.session
                 .on_collapsed(&drained.marks, &drained.left, drained.mark_all);
         }
         metrics::collapsed(self.session.outbound().take_dropped());
-        true
     }
 
     /// Handles frames while the session takes them. `Err`: the connection ends now.
-    fn on_input(&mut self, cx: &mut Context<'_>, now_ms: u64) -> Result<bool, Option<Closing>> {
-        let mut handled = 0;
-        while self.session.may_read() && handled < FRAMES_PER_TURN {
-            handled += 1;
-            if self.chunk.is_empty() {
-                let incoming = match self.transport.poll_recv(cx, now_ms) {
-                    Poll::Ready(incoming) => incoming,
-                    Poll::Pending => {
-                        self.note_received(now_ms);
-                        return Ok(handled > 1);
-                    }
-                };
-                self.note_received(now_ms);
-                match incoming {
-                    Incoming::Frames(chunk) => self.chunk = chunk,
-                    Incoming::Control => self.session.on_control(now_ms),
-                    Incoming::NotFrames { code, what } => self.session.end(code, 0, what),
-                    Incoming::Gone => return Err(None),
-                    Incoming::Breach { status, what } => {
-                        return Err(Some(Closing::Breach { status, what }));
-                    }
-                }
+    fn on_input(&mut self, cx: &mut Context<'_>, now_ms: u64) -> Result<Input, Option<Closing>> {
+        for _ in 0..FRAMES_PER_TURN {
+            if !self.session.may_read() {
+                return Ok(Input::Left);
+            }
+            if !self.chunk.is_empty() {
+                self.on_frame(now_ms);
                 continue;
             }
-            self.on_frame(now_ms);
+            let incoming = self.transport.poll_recv(cx, now_ms);
+            self.note_received(now_ms);
+            match incoming {
+                Poll::Pending => return Ok(Input::Taken),
+                Poll::Ready(Incoming::Frames(chunk)) => self.chunk = chunk,
+                Poll::Ready(Incoming::Control) => self.session.on_control(now_ms),
+                Poll::Ready(Incoming::NotFrames { code, what }) => self.session.end(code, 0, what),
+                Poll::Ready(Incoming::Gone) => return Err(None),
+                Poll::Ready(Incoming::Breach { status, what }) => {
+                    return Err(Some(Closing::Breach { status, what }));
+                }
+            }
         }
-        Ok(handled > 0)
+        Ok(Input::Left)
     }
 
     fn note_received(&mut self, now_ms: u64) {
@@ -290,14 +365,12 @@ impl<T: Transport> Driver<T> {
         );
     }
 
-    fn start_effects(&mut self) -> bool {
-        let mut started = false;
+    fn start_effects(&mut self) {
         loop {
             let effects = self.session.take_effects();
             if effects.is_empty() {
-                return started;
+                return;
             }
-            started = true;
             for effect in effects {
                 self.start(effect);
             }
@@ -370,11 +443,13 @@ impl<T: Transport> Driver<T> {
                 })
             }
         };
-        self.running.push(running);
+        self.running.get_or_insert_default().push(running);
+        self.unasked = true;
     }
 
     /// Moves bytes out. True: nothing waits.
     fn on_output(&mut self, cx: &mut Context<'_>, now_ms: u64) -> Result<bool, Gone> {
+        self.sent_in_round = false;
         loop {
             if self.flushing_bytes > 0 {
                 let flushed = self.transport.poll_flush(cx);
@@ -400,6 +475,7 @@ impl<T: Transport> Driver<T> {
                 return Ok(true);
             };
             self.moved_ms = now_ms;
+            self.sent_in_round = true;
             self.flushing_bytes = chunk.len();
             self.transport.send(cx, chunk)?;
         }

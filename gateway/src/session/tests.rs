@@ -48,7 +48,7 @@ struct Owners {
 }
 
 impl Owners {
-    fn publish(&mut self, channel: ChannelId, text_bytes: usize, own: bool) -> Arc<Published> {
+    fn publish(&mut self, channel: ChannelId, text_bytes: usize, own: bool) -> Published {
         let events = self.channels.entry(channel).or_default();
         let seq = events.len() as Seq + 1;
         let body = Event {
@@ -61,7 +61,7 @@ impl Owners {
         }
         .encode_body();
         events.push(body.clone());
-        Arc::new(Published {
+        Published {
             channel,
             channel_kind: ChannelKind::Group,
             seq,
@@ -72,7 +72,7 @@ impl Owners {
             origin: own.then_some(HERE),
             left: SmallVec::new(),
             body,
-        })
+        }
     }
 
     fn head(&self, channel: ChannelId) -> Seq {
@@ -336,7 +336,7 @@ impl World {
             }
         }
         if self.session.may_take_pushes() {
-            self.session.on_push(Push::Event(event));
+            self.session.on_push(Push::Events([event].into()));
         } else {
             // The mailbox is full: it collapses by the same rule.
             self.session.on_collapsed(&[ChannelId(channel)], &[], false);
@@ -629,9 +629,9 @@ fn after_leaving_the_alias_is_closed_for_good() {
     world.settle();
     let alias = *world.client.aliases.keys().next().unwrap();
     let event = world.owners.publish(ChannelId(1), 10, false);
-    let mut last = (*event).clone();
+    let mut last = event;
     last.left.push(ME);
-    world.session.on_push(Push::Event(Arc::new(last)));
+    world.session.on_push(Push::Events([last].into()));
     world.settle();
     assert_eq!(
         world.client.held[&ChannelId(1)],

@@ -42,7 +42,10 @@ pub enum Closing {
 }
 
 /// See the module.
-pub trait Transport: Send + 'static {
+pub trait Transport: Send + Unpin + 'static {
+    /// Whether what goes out may make room for what comes in: [`Transport::poll_recv`] is then called again behind it.
+    const SENDING_MAKES_ROOM: bool = false;
+
     /// The next thing that came in. `now_ms` is monotonic.
     fn poll_recv(&mut self, cx: &mut Context<'_>, now_ms: u64) -> Poll<Incoming>;
 

@@ -51,7 +51,7 @@ pub(crate) struct Outgoing {
 /// What a user owner is told.
 #[derive(Clone, Debug)]
 pub(crate) enum Delivery {
-    Events(Arc<[Arc<Published>]>),
+    Events(Arc<[Published]>),
     Head(ChannelHead),
 }
 
@@ -95,9 +95,9 @@ impl Outbox {
         let mut events = events.into_iter().peekable();
         while let Some(first) = events.next() {
             let routes = first.routes;
-            let mut group = vec![Arc::new(first.published)];
+            let mut group = vec![first.published];
             while let Some(next) = events.next_if(|next| Arc::ptr_eq(&next.routes, &routes)) {
-                group.push(Arc::new(next.published));
+                group.push(next.published);
             }
             self.waiting += group.len();
             self.items.push_back(Item {

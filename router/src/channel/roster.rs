@@ -4,11 +4,11 @@
 //! durable yet, and a reader sees neither before the commit. The sequenced view is the committed one plus `ahead`, the
 //! few rows that uncommitted events have changed. Changes come from the fold only. Pure.
 
-use std::collections::HashMap;
-
 use conch_store::{MemberChange, MemberRow};
 use conch_wire::event::MemberRole;
 use conch_wire::{Ordinal, Seq, UserId};
+
+use crate::map::Map;
 
 /// A present or former member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,8 +38,8 @@ impl Member {
 /// The members of a channel.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Roster {
-    committed: HashMap<UserId, Member>,
-    ahead: HashMap<UserId, Member>,
+    committed: Map<UserId, Member>,
+    ahead: Map<UserId, Member>,
 }
 
 /// The place that a change takes effect at.
@@ -64,7 +64,7 @@ impl Roster {
         };
         Roster {
             committed: rows.iter().map(|row| (row.user, member(row))).collect(),
-            ahead: HashMap::new(),
+            ahead: Map::default(),
         }
     }
 

@@ -7,7 +7,6 @@
 //! another attempt may have got a place meanwhile. Only then come membership, kind and room. A SEND_MANY is judged as
 //! one: the first item that cannot be refuses all.
 
-use bytes::Bytes;
 use conch_store::{content_hash, key_hash};
 use conch_wire::event::{Ack, SendFlags};
 use conch_wire::{AckFlags, Code, EventFlags, EventKind, MessageKey, Seq, UserId};
@@ -72,7 +71,8 @@ impl ParkedSend {
 /// What becomes of one item.
 #[derive(Clone, Copy)]
 enum Verdict {
-    New,
+    /// With the hash of its content.
+    New(u64),
     /// Answered with the place it has.
     Again(Known),
     /// The same key as an earlier item of the same frame.
@@ -212,7 +212,7 @@ impl ChannelState {
                 Fate::Placed(known) => verdicts.push(Verdict::Again(known)),
                 Fate::Ask(lookup) => {
                     lookups.push((index as u16, lookup));
-                    verdicts.push(Verdict::New);
+                    verdicts.push(Verdict::New(content));
                 }
                 Fate::Unknown => {
                     if let Some(refused) = self.not_allowed(request.user, item.kind) {
@@ -220,7 +220,7 @@ impl ChannelState {
                     }
                     first_new.get_or_insert(index);
                     new += 1;
-                    verdicts.push(Verdict::New);
+                    verdicts.push(Verdict::New(content));
                 }
             }
         }
@@ -280,23 +280,23 @@ impl ChannelState {
     fn take(
         &mut self,
         now_ms: u64,
-        request: SendRequest,
+        mut request: SendRequest,
         verdicts: SmallVec<[Verdict; 1]>,
         effects: &mut Effects,
     ) {
         let mut acks: SmallVec<[Ack; 1]> = SmallVec::with_capacity(verdicts.len());
         let mut ready_at = 0;
-        for (item, verdict) in request.items.iter().zip(&verdicts) {
+        for (item, verdict) in request.items.iter_mut().zip(&verdicts) {
             let ack = match *verdict {
-                Verdict::New => {
+                Verdict::New(content_hash) => {
                     let draft = Draft {
                         author: request.user,
                         device: request.device,
                         key: item.key,
                         kind: item.kind,
                         flags: EventFlags(item.flags.0 & SendFlags::TABLE.0),
-                        tail: Bytes::clone(&item.tail),
-                        content_hash: content_of(item),
+                        tail: std::mem::take(&mut item.tail),
+                        content_hash,
                         origin: Some(request.session),
                     };
                     let seq = self.sequence(now_ms, draft);

@@ -4,9 +4,11 @@
 //! the owner checks it against the row before it believes it. A miss means "not among the newest"; for a send that says
 //! RETRY the store is asked. Pure.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use conch_wire::Seq;
+
+use crate::map::Map;
 
 /// Keys kept: twice the promised 1024, so that what waits uncommitted never crowds them out.
 pub(crate) const WINDOW_KEYS: usize = 2_048;
@@ -14,7 +16,7 @@ pub(crate) const WINDOW_KEYS: usize = 2_048;
 /// Newest keys of a channel.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Window {
-    seqs: HashMap<u64, Seq>,
+    seqs: Map<u64, Seq>,
     order: VecDeque<(u64, Seq)>,
     /// Highest seq whose key was dropped: everything newer is in here.
     forgotten: Seq,

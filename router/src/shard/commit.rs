@@ -12,14 +12,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use conch_store::{AppendError, Appended, Record};
 use conch_wire::ChannelId;
-use metrics::counter;
 
 use super::delivery::Courier;
 use super::input::{Appending, Completion};
 use super::slot::{ChannelSlot, Phase};
 use super::task::Shard;
 use crate::failpoint;
-use crate::metrics as names;
 use crate::refuse;
 use crate::router::Fatal;
 
@@ -47,7 +45,7 @@ impl Shard {
             for (index, event) in batch.events.iter_mut().enumerate() {
                 event.published.position = appended.first + (part.first + index) as u64;
             }
-            counter!(names::EVENTS_COMMITTED).increment(batch.events.len() as u64);
+            self.events_committed.increment(batch.events.len() as u64);
             slot.outbox.commit(batch.events);
             if matches!(slot.phase, Phase::Settling(_)) {
                 self.touch(part.channel);
@@ -157,7 +155,7 @@ impl Shard {
 
     pub(super) fn start_append(&mut self, records: Vec<Record>, parts: Vec<Appending>) {
         failpoint::stage(failpoint::SEQUENCED);
-        counter!(names::BATCHES).increment(1);
+        self.batches.increment(1);
         self.appends_in_flight += 1;
         let appended = self.store.append(records);
         self.completions.push(Box::pin(async move {

@@ -1,6 +1,5 @@
 //! From channel owners to user owners: into this shard's own users at once, into another shard's queue if it has room.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use conch_wire::{SessionId, UserId};
@@ -9,12 +8,13 @@ use tokio::sync::mpsc::error::TrySendError;
 
 use crate::channel::outbox::{Carrier, Delivery, FanOut};
 use crate::failpoint;
+use crate::map::Map;
 use crate::user::state::UserState;
 use crate::{Link, Push};
 
 /// Hands one message to the users it lists, those of this shard.
 pub(crate) fn deliver(
-    users: &mut HashMap<UserId, UserState>,
+    users: &mut Map<UserId, UserState>,
     message: &FanOut,
     pushes: &mut Vec<(SessionId, Push)>,
 ) {
@@ -33,7 +33,7 @@ pub(crate) fn deliver(
 /// Carries one pass's deliveries.
 pub(crate) struct Courier<'a> {
     pub(crate) here: usize,
-    pub(crate) users: &'a mut HashMap<UserId, UserState>,
+    pub(crate) users: &'a mut Map<UserId, UserState>,
     pub(crate) shards: &'a [mpsc::Sender<FanOut>],
     pub(crate) pushes: &'a mut Vec<(SessionId, Push)>,
     pub(crate) link: &'a Arc<dyn Link>,

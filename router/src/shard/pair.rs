@@ -4,7 +4,6 @@
 //! it. The pair's record is durable before its channel id is told; the channel's first event is then put idempotently
 //! by whoever asked, so a crash between the two leaves a pair whose channel the next one makes.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use conch_store::{MessageStore, Record};
@@ -12,6 +11,7 @@ use conch_wire::ChannelId;
 
 use super::input::{PairKey, Reply};
 use crate::id::{Ids, Space};
+use crate::map::Map;
 use crate::refuse;
 use crate::router::FatalReport;
 use crate::{Refused, router};
@@ -22,7 +22,7 @@ const RECORD_BYTES: usize = 512;
 /// Pairs being looked up or made, with everybody who waits.
 #[derive(Debug, Default)]
 pub(crate) struct Pairs {
-    waiting: HashMap<PairKey, Vec<Reply<ChannelId>>>,
+    waiting: Map<PairKey, Vec<Reply<ChannelId>>>,
 }
 
 impl Pairs {

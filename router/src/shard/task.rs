@@ -10,7 +10,7 @@
 //!
 //! Shutdown: takes nothing new, refuses what has no place yet (certain), commits and answers the rest, ends.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -19,7 +19,7 @@ use conch_store::{MessageStore, Refusal};
 use conch_wire::{AckFlags, ChannelId, SessionId, UserId};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use metrics::{counter, gauge};
+use metrics::{Counter, counter, gauge};
 use tokio::sync::mpsc;
 
 use super::delivery::deliver;
@@ -34,6 +34,7 @@ use crate::channel::{Answer, Context, Effects, Rules, Ticket};
 use crate::failpoint;
 use crate::fence::Fences;
 use crate::id::Ids;
+use crate::map::Map;
 use crate::metrics as names;
 use crate::refuse;
 use crate::router::FatalReport;
@@ -73,11 +74,11 @@ pub(crate) struct Shard {
     deliveries: mpsc::Receiver<FanOut>,
     pub(super) shards: Vec<mpsc::Sender<FanOut>>,
 
-    pub(super) channels: HashMap<ChannelId, ChannelSlot>,
-    pub(super) users: HashMap<UserId, UserState>,
+    pub(super) channels: Map<ChannelId, ChannelSlot>,
+    pub(super) users: Map<UserId, UserState>,
     fences: Fences,
     pairs: Pairs,
-    replies: HashMap<Ticket, (ChannelId, Reply<Answer>)>,
+    replies: Map<Ticket, (ChannelId, Reply<Answer>)>,
     last_ticket: Ticket,
     last_life: u64,
     /// Requests in front of channels that are being loaded, all together.
@@ -93,6 +94,8 @@ pub(crate) struct Shard {
     pub(super) appends_in_flight: usize,
     /// Most requests that one pass found since they were last reported.
     deepest_queue: usize,
+    pub(super) events_committed: Counter,
+    pub(super) batches: Counter,
     started: Instant,
     now_ms: u64,
     /// The store failed: nothing is acknowledged any more.
@@ -123,11 +126,11 @@ impl Shard {
             control: parts.control,
             deliveries: parts.deliveries,
             shards: parts.shards,
-            channels: HashMap::new(),
-            users: HashMap::new(),
+            channels: Map::default(),
+            users: Map::default(),
             fences: Fences::default(),
             pairs: Pairs::default(),
-            replies: HashMap::new(),
+            replies: Map::default(),
             last_ticket: 0,
             last_life: 0,
             waiting: 0,
@@ -139,6 +142,8 @@ impl Shard {
             effects: Effects::default(),
             appends_in_flight: 0,
             deepest_queue: 0,
+            events_committed: counter!(names::EVENTS_COMMITTED),
+            batches: counter!(names::BATCHES),
             started: Instant::now(),
             now_ms: 0,
             failed: false,
@@ -647,7 +652,7 @@ fn count(answers: &[(SessionId, Push)]) {
                     counter!(names::DUPLICATES).increment(again as u64);
                 }
             }
-            Push::Event(_) | Push::Head(_) | Push::Close(_) => {}
+            Push::Events(_) | Push::Head(_) | Push::Close(_) => {}
         }
     }
 }
@@ -655,7 +660,7 @@ fn count(answers: &[(SessionId, Push)]) {
 fn answers(push: &Push, asked: u32) -> bool {
     match push {
         Push::Acked { request, .. } | Push::Refused { request, .. } => *request == asked,
-        Push::Event(_) | Push::Head(_) | Push::Close(_) => false,
+        Push::Events(_) | Push::Head(_) | Push::Close(_) => false,
     }
 }
 

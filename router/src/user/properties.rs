@@ -29,6 +29,9 @@ enum Step {
     },
     Events {
         count: u32,
+        origin: Option<u64>,
+        /// All but the first, which nobody here has sent, or all of them.
+        all: bool,
     },
 }
 
@@ -38,14 +41,15 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (session.clone(), 0..5u64, proptest::option::of(session.clone())).prop_map(
             |(session, device, replaces)| Step::Register { session, device, replaces }
         ),
-        2 => session.prop_map(|session| Step::Unregister { session }),
+        2 => session.clone().prop_map(|session| Step::Unregister { session }),
         1 => (0..5u64).prop_map(|device| Step::CloseDevice { device }),
-        3 => (1..4u32).prop_map(|count| Step::Events { count }),
+        3 => (1..4u32, proptest::option::of(session), any::<bool>())
+            .prop_map(|(count, origin, all)| Step::Events { count, origin, all }),
     ]
 }
 
-fn published(seq: u32) -> Arc<Published> {
-    Arc::new(Published {
+fn published(seq: u32, origin: Option<u64>) -> Published {
+    Published {
         channel: ChannelId(1),
         channel_kind: ChannelKind::Direct,
         seq,
@@ -53,14 +57,15 @@ fn published(seq: u32) -> Arc<Published> {
         position: u64::from(seq),
         kind: 1,
         author: UserId(1),
-        origin: None,
+        origin: origin.map(SessionId),
         left: SmallVec::new(),
         body: Bytes::new(),
-    })
+    }
 }
 
 proptest! {
-    /// Every event goes once, in order, to exactly the sessions that are registered; the position never moves back.
+    /// Every event goes once, in order, to exactly the sessions that are registered, but for the one that has sent them
+    /// all; the position never moves back.
     #[test]
     fn exactly_the_registered_sessions_get_every_event(steps in proptest::collection::vec(step(), 1..80)) {
         let mut user = UserState::default();
@@ -103,22 +108,26 @@ proptest! {
                     model.retain(|_, on| *on != device);
                     prop_assert_eq!(pushes.len(), before - model.len());
                 }
-                Step::Events { count } => {
-                    let events: Vec<_> = (1..=count).map(|i| published(seq + i)).collect();
+                Step::Events { count, origin, all } => {
+                    let events: Arc<[Published]> = (1..=count)
+                        .map(|i| published(seq + i, origin.filter(|_| all || i > 1)))
+                        .collect();
                     seq += count;
                     user.on_events(&events, &mut pushes);
                     for &session in model.keys() {
                         let got: Vec<u32> = pushes
                             .iter()
                             .filter(|(to, _)| to.0 == session)
-                            .map(|(_, push)| match push {
-                                Push::Event(event) => event.seq,
-                                _ => 0,
+                            .flat_map(|(_, push)| match push {
+                                Push::Events(events) => events.iter().map(|event| event.seq).collect(),
+                                _ => vec![0],
                             })
                             .collect();
-                        prop_assert_eq!(got, (seq - count + 1..=seq).collect::<Vec<_>>());
+                        let wanted = if all && origin == Some(session) { 0 } else { count };
+                        prop_assert_eq!(got, (seq - count + 1..=seq).take(wanted as usize).collect::<Vec<_>>());
                     }
-                    prop_assert_eq!(pushes.len(), model.len() * count as usize);
+                    let told = model.keys().filter(|session| !all || origin != Some(**session)).count();
+                    prop_assert_eq!(pushes.len(), told);
                 }
             }
             prop_assert_eq!(user.is_empty(), model.is_empty());

@@ -85,21 +85,21 @@ impl UserState {
         });
     }
 
-    /// Committed events of the user's channels.
+    /// Committed events of one of the user's channels. A session that has sent all of them gets its acks in their place.
     pub(crate) fn on_events(
         &mut self,
-        events: &[Arc<Published>],
+        events: &Arc<[Published]>,
         pushes: &mut Vec<(SessionId, Push)>,
     ) {
         if let Some(newest) = events.last() {
             self.position = self.position.max(newest.position);
         }
         for registered in &self.sessions {
-            pushes.extend(
-                events
-                    .iter()
-                    .map(|event| (registered.session, Push::Event(event.clone()))),
-            );
+            let session = registered.session;
+            let is_own = |event: &Published| event.origin == Some(session) && event.left.is_empty();
+            if !events.iter().all(is_own) {
+                pushes.push((session, Push::Events(events.clone())));
+            }
         }
     }
 

@@ -44,7 +44,7 @@ async fn a_hundred_attempts_while_not_durable_are_one_message() {
             .pushed(1)
             .iter()
             .chain(&world.pushed(7))
-            .all(|push| { matches!(push, conch_router::Push::Event(event) if event.seq == 1) })
+            .all(|push| { matches!(push, conch_router::Push::Events(events) if events.iter().all(|event| event.seq == 1)) })
     );
     world.store.release();
     let mut fresh = 0;

@@ -387,7 +387,7 @@ async fn asking_for_nothing_leaves_nothing_behind() {
         !world
             .pushed(1)
             .iter()
-            .any(|push| matches!(push, Push::Event(_)))
+            .any(|push| matches!(push, Push::Events(_)))
     );
     world.router.shutdown().await;
 }

@@ -176,11 +176,11 @@ impl World {
         .await
     }
 
-    pub(crate) fn events(&self, session: u64) -> Vec<Arc<Published>> {
+    pub(crate) fn events(&self, session: u64) -> Vec<Published> {
         events_in(&self.pushed(session))
     }
 
-    pub(crate) async fn event(&self, session: u64, channel: ChannelId, seq: Seq) -> Arc<Published> {
+    pub(crate) async fn event(&self, session: u64, channel: ChannelId, seq: Seq) -> Published {
         self.until(session, |pushes| {
             events_in(pushes)
                 .into_iter()
@@ -233,13 +233,14 @@ pub(crate) fn texts(rows: &HistoryRows) -> Vec<String> {
         .collect()
 }
 
-fn events_in(pushes: &[Push]) -> Vec<Arc<Published>> {
+fn events_in(pushes: &[Push]) -> Vec<Published> {
     pushes
         .iter()
         .filter_map(|push| match push {
-            Push::Event(event) => Some(event.clone()),
+            Push::Events(events) => Some(events.iter().cloned()),
             _ => None,
         })
+        .flatten()
         .collect()
 }
 

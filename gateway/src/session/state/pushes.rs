@@ -1,7 +1,5 @@
 //! What owners push: acks, refusals, events, heads, and the word that something was dropped on the way.
 
-use std::sync::Arc;
-
 use conch_router::{ChannelView, Published, Push, Refused};
 use conch_wire::frame::{PushMode, ServerFrame};
 use conch_wire::{ChannelId, Code};
@@ -27,7 +25,10 @@ impl Session {
                 frame_type,
                 refused,
             } => self.on_send_refused(request, frame_type, &refused),
-            Push::Event(event) => self.on_event(event),
+            Push::Events(events) => {
+                self.out.expect(events.iter().map(|event| &event.body));
+                events.iter().for_each(|event| self.on_event(event));
+            }
             Push::Head(head) => self.out.put(&ServerFrame::ChannelHead(head)),
             Push::Close(code) => self.end(code, 0, code.name()),
         }
@@ -46,7 +47,7 @@ impl Session {
         }
     }
 
-    pub(super) fn on_event(&mut self, event: Arc<Published>) {
+    pub(super) fn on_event(&mut self, event: &Published) {
         let Phase::Live(live) = &mut self.phase else {
             return;
         };
@@ -59,7 +60,7 @@ impl Session {
                 if let Some(opening) = live.channels.opening_mut(channel) {
                     opening.left |= left;
                     if !own {
-                        opening.hold(event);
+                        opening.hold(event.clone());
                     }
                     return;
                 }
@@ -77,7 +78,7 @@ impl Session {
                     self.out.mark(channel);
                 }
                 PushMode::All => {
-                    live.channels.open_for_push(event, left);
+                    live.channels.open_for_push(event.clone(), left);
                     live.opens.push_back(channel);
                 }
             },

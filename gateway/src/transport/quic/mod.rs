@@ -248,6 +248,9 @@ fn check_datagram(datagram: &[u8]) -> Result<(), (Code, &'static str)> {
 const _: () = assert!(requests::REQUEST_BYTES_MAX > HEADER_BYTES);
 
 impl Transport for Quic {
+    /// An answered request stream makes room for the next one.
+    const SENDING_MAKES_ROOM: bool = true;
+
     fn poll_recv(&mut self, cx: &mut Context<'_>, now_ms: u64) -> Poll<Incoming> {
         if let Poll::Ready(incoming) = self.poll_streams(cx, now_ms) {
             return Poll::Ready(incoming);
