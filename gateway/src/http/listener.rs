@@ -220,9 +220,18 @@ where
 }
 
 /// A stream that counts as a connection for as long as it lives, upgraded or not.
-struct Held<S> {
+pub(super) struct Held<S> {
     stream: S,
     _places: Places,
+}
+
+impl<S> Held<S> {
+    /// A place that was found later: the client is behind a proxy.
+    pub(super) fn hold_from(&mut self, from: Option<AddressPlace>) {
+        if from.is_some() {
+            self._places.1 = from;
+        }
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {

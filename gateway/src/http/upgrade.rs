@@ -14,13 +14,21 @@ use axum::response::Response;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use conch_wire::Code;
+use hyper::upgrade::{Parts, Upgraded};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use tokio_util::task::TaskTracker;
 
 use super::caller::{Address, Peer};
+use super::listener::Held;
 use super::problem::{Answer, HttpReason, Problem};
 use super::{Api, origin};
 use crate::admission::AddressPlace;
-use crate::session::{fresh_session_id, task};
+use crate::session::fresh_session_id;
+use crate::session::task::{self, Edge};
+use crate::tls::stream::TlsStream;
 use crate::transport::websocket::WebSocket;
 
 /// The protocol's name and major version.
@@ -40,14 +48,10 @@ pub(super) async fn upgrade(
     }
     let from = enter_from_behind_proxy(&api, address, &request)?;
     let on_upgrade = hyper::upgrade::on(&mut request);
-    let edge = api.edge.clone();
+    let (edge, sessions) = (api.edge.clone(), api.sessions.clone());
     api.sessions.spawn(async move {
         match on_upgrade.await {
-            Ok(socket) => {
-                let transport = WebSocket::new(TokioIo::new(socket));
-                task::run(transport, fresh_session_id(), edge).await;
-                drop(from);
-            }
+            Ok(upgraded) => begin(upgraded, from, edge, &sessions),
             Err(error) => tracing::debug!(%error, "an upgrade was not finished"),
         }
     });
@@ -62,6 +66,33 @@ pub(super) async fn upgrade(
         HeaderValue::from_static(SUBPROTOCOL),
     );
     Ok(response)
+}
+
+/// Begins the session, on the socket itself: not through the layers that HTTP has put around it. It is a task of its own,
+/// as small as it can be, because there are as many as there are connections.
+fn begin(upgraded: Upgraded, from: Option<AddressPlace>, edge: Arc<Edge>, sessions: &TaskTracker) {
+    let upgraded = match upgraded.downcast::<TokioIo<Held<TcpStream>>>() {
+        Ok(plain) => return begin_on(plain, from, edge, sessions),
+        Err(upgraded) => upgraded,
+    };
+    match upgraded.downcast::<TokioIo<Held<TlsStream<TcpStream>>>>() {
+        Ok(tls) => begin_on(tls, from, edge, sessions),
+        Err(_) => tracing::error!("an upgraded connection is on no socket of the listener's"),
+    }
+}
+
+fn begin_on<S>(
+    parts: Parts<TokioIo<Held<S>>>,
+    from: Option<AddressPlace>,
+    edge: Arc<Edge>,
+    sessions: &TaskTracker,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut socket = parts.io.into_inner();
+    socket.hold_from(from);
+    let transport = WebSocket::new(socket, parts.read_buf);
+    sessions.spawn(task::run(transport, fresh_session_id(), edge));
 }
 
 /// A proxy's clients take their address's place here, where the address is known; others took it when they connected.
@@ -170,7 +201,19 @@ fn has_exact(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpStream;
+
     use super::accept_key;
+    use crate::http::listener::Held;
+    use crate::session::task::Connection;
+    use crate::transport::websocket::WebSocket;
+
+    #[test]
+    fn what_every_connection_costs_is_known() {
+        // Its task. Whoever needs more for a while takes it from the heap for as long.
+        let bytes = size_of::<Connection<WebSocket<Held<TcpStream>>>>();
+        assert!(bytes <= 768, "{bytes} bytes");
+    }
 
     #[test]
     fn the_example_of_the_rfc() {

@@ -42,7 +42,9 @@ pub struct WebSocket<S> {
     decoder: Decoder,
     /// Read and not taken yet; without memory while it is empty.
     input: BytesMut,
-    output: Output,
+    /// Only while the socket takes less than there is.
+    output: Option<Box<Output>>,
+    closing: bool,
     progress: Progress,
     /// `received_bytes` when the last message was complete.
     complete_at: u64,
@@ -56,7 +58,6 @@ struct Output {
     message: Option<Bytes>,
     pong: Option<Bytes>,
     close: Option<Bytes>,
-    closing: bool,
 }
 
 /// A frame and how far it is written.
@@ -123,25 +124,23 @@ impl Output {
         let payload = self.close.take()?;
         Some(Written::new(Opcode::Close, payload))
     }
-
-    /// Closes once; nothing goes out behind it.
-    fn close(&mut self, status: u16, reason: &str) {
-        if !self.closing {
-            self.closing = true;
-            self.close = Some(close_payload(status, reason).into());
-        }
-    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> WebSocket<S> {
-    /// Takes an upgraded connection over.
-    pub fn new(socket: S) -> WebSocket<S> {
+    /// Takes an upgraded connection over, and what was read from it behind the upgrade.
+    pub fn new(socket: S, read: Bytes) -> WebSocket<S> {
+        let progress = Progress {
+            received_bytes: read.len() as u64,
+            sent_bytes: 0,
+        };
         WebSocket {
             socket,
             decoder: Decoder::new(EARLY_MESSAGE_BYTES),
-            input: BytesMut::new(),
-            output: Output::default(),
-            progress: Progress::default(),
+            // A copy: what was read is a small part of the buffer that it lies in.
+            input: BytesMut::from(&read[..]),
+            output: None,
+            closing: false,
+            progress,
             complete_at: 0,
         }
     }
@@ -184,22 +183,41 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> WebSocket<S> {
         })
     }
 
+    /// Writes a frame as far as the socket takes it. Ready: all of it.
+    fn poll_frame(&mut self, cx: &mut Context<'_>, frame: &mut Written) -> Poll<Result<(), Gone>> {
+        while !frame.is_done() {
+            match ready!(frame.poll_write(cx, &mut self.socket)) {
+                Ok(n) => self.progress.sent_bytes += n as u64,
+                Err(_) => return Poll::Ready(Err(Gone)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Ready when everything is with the operating system.
     fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-        let output = &mut self.output;
-        while let Some(mut frame) = output.current.take().or_else(|| output.next()) {
-            while !frame.is_done() {
-                match frame.poll_write(cx, &mut self.socket) {
-                    Poll::Ready(Ok(n)) => self.progress.sent_bytes += n as u64,
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Gone)),
-                    Poll::Pending => {
-                        output.current = Some(frame);
-                        return Poll::Pending;
-                    }
+        if let Some(mut output) = self.output.take() {
+            while let Some(mut frame) = output.current.take().or_else(|| output.next()) {
+                if self.poll_frame(cx, &mut frame)?.is_pending() {
+                    output.current = Some(frame);
+                    self.output = Some(output);
+                    return Poll::Pending;
                 }
             }
         }
         Pin::new(&mut self.socket).poll_flush(cx).map_err(|_| Gone)
+    }
+
+    fn waiting(&mut self) -> &mut Output {
+        self.output.get_or_insert_default()
+    }
+
+    /// Closes once; nothing goes out behind it.
+    fn put_close(&mut self, status: u16, reason: &str) {
+        if !self.closing {
+            self.closing = true;
+            self.waiting().close = Some(close_payload(status, reason).into());
+        }
     }
 
     /// Shuts the way out and reads until the other side ends: after a breach the carrier's framing means nothing.
@@ -225,7 +243,7 @@ fn not_frames(what: &'static str) -> Incoming {
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for WebSocket<S> {
     fn poll_recv(&mut self, cx: &mut Context<'_>, _now_ms: u64) -> Poll<Incoming> {
-        if self.output.current.is_some() {
+        if self.output.is_some() {
             // A pong may wait for room; whoever waits for more than that is woken all the same.
             let _ = self.poll_output(cx);
         }
@@ -234,14 +252,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for WebSocket
             Some(Ok(Item::Binary(chunk))) => Incoming::Frames(chunk),
             Some(Ok(Item::Text)) => not_frames("text message"),
             Some(Ok(Item::Ping(payload))) => {
-                self.output.pong = Some(payload);
+                self.waiting().pong = Some(payload);
                 let _ = self.poll_output(cx);
                 Incoming::Control
             }
             Some(Ok(Item::Pong)) => Incoming::Control,
             Some(Ok(Item::Close(status))) => {
                 // One try to get the answer out: the other side does not wait for anything else.
-                self.output.close(status.unwrap_or(1000), "");
+                self.put_close(status.unwrap_or(1000), "");
                 let _ = self.poll_output(cx);
                 Incoming::Gone
             }
@@ -255,12 +273,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for WebSocket
     }
 
     fn send(&mut self, cx: &mut Context<'_>, chunk: Bytes) -> Result<(), Gone> {
-        debug_assert!(self.output.message.is_none(), "the last flush was ready");
-        self.output.message = Some(chunk);
-        match self.poll_output(cx) {
-            Poll::Ready(Err(gone)) => Err(gone),
-            _ => Ok(()),
+        if let Some(output) = &mut self.output {
+            debug_assert!(output.message.is_none(), "the last flush was ready");
+            output.message = Some(chunk);
+            return match self.poll_output(cx) {
+                Poll::Ready(Err(gone)) => Err(gone),
+                _ => Ok(()),
+            };
         }
+        let mut frame = Written::new(Opcode::Binary, chunk);
+        if self.poll_frame(cx, &mut frame)?.is_pending() {
+            self.waiting().current = Some(frame);
+        }
+        Ok(())
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
@@ -283,7 +308,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Transport for WebSocket
             },
             Closing::Breach { status, what } => (status, what),
         };
-        self.output.close(status, reason);
+        self.put_close(status, reason);
         if ready!(self.poll_output(cx)).is_err() {
             return Poll::Ready(());
         }
@@ -320,7 +345,7 @@ mod tests {
     async fn connection(room: usize) -> (WebSocket<DuplexStream>, WebSocketStream<DuplexStream>) {
         let (here, there) = duplex(room);
         let client = WebSocketStream::from_raw_socket(there, Role::Client, None).await;
-        (WebSocket::new(here), client)
+        (WebSocket::new(here, Bytes::new()), client)
     }
 
     #[tokio::test]
