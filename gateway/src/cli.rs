@@ -157,6 +157,7 @@ fn serve(settings: Settings, dev: bool, ready_file: Option<PathBuf>) -> Result<(
     start_logs(&settings);
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(settings.node.workers())
         .enable_all()
         .build()
         .map_err(Failure::io("the runtime"))?;

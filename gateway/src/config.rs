@@ -17,6 +17,9 @@ use thiserror::Error;
 use crate::auth::tokens::SECRET_BYTES_MIN;
 use crate::bucket::Rate;
 
+/// Most threads that serve.
+const WORKERS_MAX: usize = 256;
+
 /// Everything that can be set.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -39,6 +42,20 @@ pub struct Settings {
 pub struct NodeSettings {
     /// Name of this node, in WELCOME, logs and the ready file.
     pub name: String,
+    /// Threads that serve connections and own channels, at most [`WORKERS_MAX`]; 0: one for every core but one, which is
+    /// left to the log and the index.
+    pub workers: usize,
+}
+
+impl NodeSettings {
+    /// How many threads serve.
+    pub fn workers(&self) -> usize {
+        if self.workers > 0 {
+            return self.workers;
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        (cores - 1).max(1)
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -170,6 +187,7 @@ impl Default for NodeSettings {
     fn default() -> Self {
         NodeSettings {
             name: "conch-1".to_owned(),
+            workers: 0,
         }
     }
 }
@@ -359,6 +377,8 @@ pub enum ConfigError {
         #[source]
         source: std::io::Error,
     },
+    #[error("node.workers is {0}: at most {WORKERS_MAX}, or 0 for as many as suit the machine")]
+    Workers(usize),
     #[error("channels.group_members_max is {0}: 2 to {GROUP_MEMBERS_MAX}")]
     GroupMembers(usize),
     #[error("http.allowed_origins: {0:?} is not an origin like https://chat.example")]
@@ -436,6 +456,9 @@ impl Settings {
         if !self.metrics.listen.ip().is_loopback() {
             return Err(ConfigError::PublicMetrics(self.metrics.listen));
         }
+        if self.node.workers > WORKERS_MAX {
+            return Err(ConfigError::Workers(self.node.workers));
+        }
         if !(2..=GROUP_MEMBERS_MAX).contains(&self.channels.group_members_max) {
             return Err(ConfigError::GroupMembers(self.channels.group_members_max));
         }
@@ -496,6 +519,23 @@ mod tests {
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
             .collect();
         pairs.into_iter()
+    }
+
+    #[test]
+    fn workers_suit_the_machine_unless_they_are_set() {
+        let workers = |workers| {
+            NodeSettings {
+                workers,
+                ..NodeSettings::default()
+            }
+            .workers()
+        };
+        assert!(workers(0) >= 1);
+        assert_eq!(workers(3), 3);
+        let mut settings = Settings::dev();
+        settings.node.workers = WORKERS_MAX + 1;
+        let refused = settings.check(true).unwrap_err().to_string();
+        assert!(refused.contains("node.workers is 257"), "{refused}");
     }
 
     #[test]

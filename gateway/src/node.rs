@@ -334,11 +334,12 @@ fn api_of(
     let identity = parts.store.identity();
     let hub = Hub::new(parts.clock.clone());
     let router_config = RouterConfig {
+        // An owner loop and the sessions that it serves then share their thread as often as can be.
+        shards: settings.node.workers(),
         group_members_max: settings.channels.group_members_max,
         channel_idle_ms: settings.channels.idle_ms,
         ..RouterConfig::default()
     };
-    let cores = router_config.shards;
     let router = Router::start(router_config, parts.store, hub.clone());
     let tokens = Tokens::new(
         &parts.secret,
@@ -366,7 +367,7 @@ fn api_of(
     Api {
         edge,
         accounts: parts.accounts,
-        passwords: Passwords::new(cores),
+        passwords: Passwords::new(std::thread::available_parallelism().map_or(1, usize::from)),
         limiter: Limiter::new(&settings.limits),
         connections,
         scheme: match (tls, settings.http.behind_proxy) {

@@ -18,7 +18,6 @@ use hyper::upgrade::{Parts, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-
 use tokio_util::task::TaskTracker;
 
 use super::caller::{Address, Peer};
