@@ -65,14 +65,20 @@ async fn reader_that_stops(transport: Transport) -> Result<()> {
         "memory went from {before} to {after} for one reader that does not read"
     );
 
-    // Ben reads on: what was pushed within his credit, and not an event more.
+    // Ben reads on: what was pushed within his credit, and not an event more. Where the socket and the mailbox were full
+    // before the credit was used up, the head comes behind it at once.
     let mut seen = BTreeSet::new();
     let mut pushed_bytes = 0;
+    let mut told = 0;
     while let Some(received) = ben.recv_until(Instant::now() + QUIET).await? {
-        if let ServerFrame::Deliver { event, .. } = received.frame {
-            pushed_bytes += received.wire_bytes;
-            ensure!(!event.flags.contains(EventFlags::BODY_OMITTED));
-            seen.insert(event.seq);
+        match received.frame {
+            ServerFrame::Deliver { event, .. } => {
+                pushed_bytes += received.wire_bytes;
+                ensure!(!event.flags.contains(EventFlags::BODY_OMITTED));
+                seen.insert(event.seq);
+            }
+            ServerFrame::ChannelHead(head) => told = head.head_seq,
+            _ => {}
         }
     }
     ensure!(
@@ -80,15 +86,17 @@ async fn reader_that_stops(transport: Transport) -> Result<()> {
         "{pushed_bytes} bytes were pushed with a credit of {}",
         limits::CREDIT_BYTES
     );
-    // He grants what he has consumed, and is told how far the channel is.
+    // He grants what he has consumed, and is told how far the channel is, if he was not yet.
     let last = seq_of_last(&mut ann, &pair).await?;
     ben.grant(pushed_bytes).await?;
-    ben.wait_for(
-        "a head that tells what was missed",
-        SOON,
-        |f| matches!(f, ServerFrame::ChannelHead(head) if head.head_seq == last),
-    )
-    .await?;
+    if told < last {
+        ben.wait_for(
+            "a head that tells what was missed",
+            SOON,
+            |f| matches!(f, ServerFrame::ChannelHead(head) if head.head_seq == last),
+        )
+        .await?;
+    }
     let page = ben.full_history(pair.channel).await?;
     let read: BTreeSet<_> = page.events.iter().map(|event| event.seq).collect();
     ensure!(read.len() as u32 == last && seen.is_subset(&read));
