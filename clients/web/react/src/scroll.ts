@@ -93,7 +93,9 @@ export function useInfiniteScroll(messages: Messages): InfiniteScroll {
     if (latest.current.hasNewer) await latest.current.toNewest();
     const it = box.current;
     if (it) it.scrollTop = it.scrollHeight;
-  }, []);
+    // At once, and not with the browser's word of it: what is scrolled from here on is the person's.
+    look();
+  }, [look]);
 
   return { ref, toNewest };
 }

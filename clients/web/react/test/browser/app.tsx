@@ -9,6 +9,9 @@ const COUNT = 600;
 // Rows of all heights.
 const fake = new FakeClient([COUNT - 99, COUNT], (seq) => `m${seq} ${"word ".repeat((seq * 7919) % 60)}`);
 
+/** How often the button has led to the newest message. */
+const arrived = { times: 0 };
+
 function List() {
   const messages = useMessages("1", { page: 40, max: 200 });
   const { ref, toNewest } = useInfiniteScroll(messages);
@@ -19,12 +22,12 @@ function List() {
           <p key={it.seq} data-seq={it.seq} style={{ margin: 4 }}>{textOf(it)}</p>
         ))}
       </div>
-      <button onClick={() => void toNewest()}>Newest</button>
+      <button onClick={() => void toNewest().then(() => (arrived.times += 1))}>Newest</button>
     </>
   );
 }
 
-Object.assign(window, { fake });
+Object.assign(window, { fake, arrived });
 createRoot(document.getElementById("app")!).render(
   <StrictMode><ConchProvider client={fake.client}><List /></ConchProvider></StrictMode>,
 );

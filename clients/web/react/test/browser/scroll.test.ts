@@ -58,6 +58,13 @@ const isAtEnd = (): Promise<boolean> =>
     return box.scrollHeight - box.scrollTop - box.clientHeight < 2;
   });
 
+/** By the button, and there: until then it would take back what is scrolled. */
+async function toNewest(): Promise<void> {
+  const times = await page.evaluate<number>("window.arrived.times");
+  await page.getByRole("button", { name: "Newest" }).click();
+  await page.waitForFunction((times) => (window as unknown as { arrived: { times: number } }).arrived.times > times, times);
+}
+
 async function through(by: number, isThere: (step: Step) => boolean): Promise<void> {
   for (let steps = 0; steps < 400; steps++) {
     const step = await scroll(by);
@@ -76,7 +83,7 @@ it("scrolls through 600 messages up and down without a jump", async () => {
 });
 
 it("a scroll of which no event has told yet stays, at the end and elsewhere, whatever is drawn", async () => {
-  await page.getByRole("button", { name: "Newest" }).click();
+  await toNewest();
   const moved = (): Promise<number> =>
     page.evaluate(async () => {
       const box = document.getElementById("box")!;
@@ -94,7 +101,7 @@ it("a scroll of which no event has told yet stays, at the end and elsewhere, wha
 });
 
 it("follows the newest at the end, stays where it is elsewhere, and goes back by a button", async () => {
-  await page.getByRole("button", { name: "Newest" }).click();
+  await toNewest();
   await page.waitForFunction(() => document.querySelector('[data-seq="603"]') !== null);
   await page.evaluate("window.fake.arrive()");
   await page.waitForSelector('[data-seq="604"]');
@@ -105,7 +112,7 @@ it("follows the newest at the end, stays where it is elsewhere, and goes back by
   await page.waitForSelector('[data-seq="609"]');
   expect(await page.evaluate(() => document.querySelector('[data-seq="598"]')!.getBoundingClientRect().top)).toBe(before);
   expect(await isAtEnd()).toBe(false);
-  await page.getByRole("button", { name: "Newest" }).click();
+  await toNewest();
   await page.waitForFunction(() => {
     const box = document.getElementById("box")!;
     return box.scrollHeight - box.scrollTop - box.clientHeight < 2;
