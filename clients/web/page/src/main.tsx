@@ -8,7 +8,7 @@ import { Conversation } from "./conversation.js";
 import { Drafts } from "./drafts.js";
 import { Logo } from "./parts.js";
 import { Sidebar } from "./sidebar.js";
-import { ChatContext, People, openClient, route, server, tokens } from "./state.js";
+import { ChatContext, People, forgetPeople, openClient, route, server, tokens } from "./state.js";
 import { Welcome } from "./welcome.js";
 
 function App() {
@@ -24,6 +24,7 @@ function App() {
       if (isGone) return;
       isGone = true;
       session.forget();
+      forgetPeople(session.user);
       setNotice(words);
       route.go(null);
       setOpen(null);
@@ -63,7 +64,7 @@ function App() {
     drafts.forget();
     await client.logOut();
     // Last: an answer about people may have come in between.
-    new People(client, () => {}).forget();
+    forgetPeople(client.user);
     setNotice(null);
     route.go(null);
     setOpen(null);

@@ -47,7 +47,7 @@ export class People {
     private readonly client: Client,
     private readonly changed: () => void,
   ) {
-    this.name = `conch.people:${client.user}`;
+    this.name = peopleOf(client.user);
     try {
       for (const person of JSON.parse(localStorage.getItem(this.name) ?? "[]") as Person[]) this.known.set(person.user, person);
     } catch {
@@ -101,13 +101,16 @@ export class People {
     for (const id of ids) this.asked.delete(id);
     this.changed();
   }
+}
 
-  forget(): void {
-    try {
-      localStorage.removeItem(this.name);
-    } catch {
-      // Denied: nothing is there.
-    }
+const peopleOf = (user: Id): string => `conch.people:${user}`;
+
+/** Who people are is not this device's to know any more. To be called when the session is over: an answer that comes later is not kept. */
+export function forgetPeople(user: Id): void {
+  try {
+    localStorage.removeItem(peopleOf(user));
+  } catch {
+    // Denied: nothing is there.
   }
 }
 
