@@ -24,7 +24,7 @@ function App() {
       if (isGone) return;
       isGone = true;
       session.forget();
-      forgetPeople(session.user);
+      forgetPeople(session);
       setNotice(words);
       route.go(null);
       setOpen(null);
@@ -64,7 +64,7 @@ function App() {
     drafts.forget();
     await client.logOut();
     // Last: an answer about people may have come in between.
-    forgetPeople(client.user);
+    forgetPeople(client.session);
     setNotice(null);
     route.go(null);
     setOpen(null);

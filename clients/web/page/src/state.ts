@@ -88,7 +88,7 @@ export class People {
       return;
     }
     // Logged out in between: nothing of it stays here.
-    if (this.client.session.isOver) return;
+    if (this.client.session.isOver || over.has(this.client.session)) return;
     try {
       localStorage.setItem(this.name, JSON.stringify([...this.known.values()].slice(-KEPT_MAX)));
     } catch {
@@ -103,12 +103,16 @@ export class People {
   }
 }
 
+/** Sessions that this page has ended. */
+const over = new WeakSet<Session>();
+
 const peopleOf = (user: Id): string => `conch.people:${user}`;
 
 /** Who people are is not this device's to know any more. To be called when the session is over: an answer that comes later is not kept. */
-export function forgetPeople(user: Id): void {
+export function forgetPeople(session: Session): void {
+  over.add(session);
   try {
-    localStorage.removeItem(peopleOf(user));
+    localStorage.removeItem(peopleOf(session.user));
   } catch {
     // Denied: nothing is there.
   }

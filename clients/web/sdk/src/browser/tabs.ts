@@ -48,6 +48,7 @@ interface Waiting {
 export class Tabs {
   private readonly me = crypto.randomUUID();
   private readonly channel: BroadcastChannel | null;
+  private isClosed = false;
   private leader: Leader | null = null;
   private resign: () => void = () => {};
   private readonly giveUp = new AbortController();
@@ -147,7 +148,8 @@ export class Tabs {
   }
 
   private post(note: Note): void {
-    this.channel?.postMessage(note);
+    // Closed: a log-out may come behind the node's own word of it.
+    if (!this.isClosed) this.channel?.postMessage(note);
   }
 
   /** Leaves; another tab may lead. Resolves when nothing of this one is under way. */
@@ -155,6 +157,7 @@ export class Tabs {
     this.resign();
     this.giveUp.abort();
     await this.released;
+    this.isClosed = true;
     this.channel?.close();
   }
 }
