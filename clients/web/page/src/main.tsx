@@ -24,7 +24,7 @@ function App() {
       if (isGone) return;
       isGone = true;
       session.forget();
-      forgetPeople(session);
+      forgetPeople(session.user);
       setNotice(words);
       route.go(null);
       setOpen(null);
@@ -64,7 +64,7 @@ function App() {
     drafts.forget();
     await client.logOut();
     // Last: an answer about people may have come in between.
-    forgetPeople(client.session);
+    forgetPeople(client.user);
     setNotice(null);
     route.go(null);
     setOpen(null);

@@ -88,7 +88,7 @@ export class People {
       return;
     }
     // Logged out in between: nothing of it stays here.
-    if (this.client.session.isOver || over.has(this.client.session)) return;
+    if (this.client.session.isOver) return;
     try {
       localStorage.setItem(this.name, JSON.stringify([...this.known.values()].slice(-KEPT_MAX)));
     } catch {
@@ -103,16 +103,12 @@ export class People {
   }
 }
 
-/** Sessions that this page has ended. */
-const over = new WeakSet<Session>();
-
 const peopleOf = (user: Id): string => `conch.people:${user}`;
 
 /** Who people are is not this device's to know any more. To be called when the session is over: an answer that comes later is not kept. */
-export function forgetPeople(session: Session): void {
-  over.add(session);
+export function forgetPeople(user: Id): void {
   try {
-    localStorage.removeItem(peopleOf(session.user));
+    localStorage.removeItem(peopleOf(user));
   } catch {
     // Denied: nothing is there.
   }

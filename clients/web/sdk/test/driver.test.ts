@@ -495,6 +495,18 @@ describe("three tabs of one account", () => {
     for (const tab of tabs) expect(await texts(tab)).toEqual(["hello", "from tab 1", "from tab 2"]);
   });
 
+  it("logged out twice, and behind a close: every time to the end, and nothing stays", async () => {
+    const login = tokens.text;
+    vi.stubGlobal("fetch", () => Promise.reject(new TypeError("unreachable")));
+    for (let i = 0; i < 2; i++) tabs.push(await open());
+    await all((tab) => tab.channelInfo("1") !== undefined);
+    await tabs[1]!.close();
+    await Promise.all([tabs[0]!.logOut(), tabs[0]!.logOut()]);
+    await tabs[1]!.logOut();
+    expect([tokens.text, await indexedDB.databases()]).toEqual([null, []]);
+    tokens.text = login;
+  });
+
   it("the leader's end leads to another leader; what waits goes out once, and what was missed is told", async () => {
     for (let i = 0; i < 3; i++) tabs.push(await open());
     await all((tab) => tab.connection.is === "online" && tab.channelInfo("1") !== undefined);
