@@ -77,9 +77,9 @@ async fn device_away_for_ten_thousand_messages_reads_only_what_changed() -> Resu
     let mut writer = enter(&node, &ann, changed[0], 1).await?;
     let each = MISSED / CHANGED;
     for (index, channel) in changed.iter().enumerate() {
-        let alias = index as u32 + 1;
+        let mut alias = index as u32 + 1;
         if index > 0 {
-            writer.open_fresh(*channel, alias).await?;
+            alias = writer.open_fresh(*channel, alias).await?.alias;
         }
         let drafts: Vec<_> = (0..each)
             .map(|n| Draft::text(key((index * each + n) as u64), format!("{index} {n}")))

@@ -171,8 +171,9 @@ async fn text_of_the_longest_allowed_length_is_stored_and_one_more_is_refused() 
         (client, welcome)
     };
     ann.first_changes().await?;
-    ann.open_fresh(pair.channel, 1).await?;
-    ann.say(1, &Draft::text(key(2), longest.clone())).await?;
+    let alias = ann.open_fresh(pair.channel, 1).await?.alias;
+    ann.say(alias, &Draft::text(key(2), longest.clone()))
+        .await?;
     ensure!(texts(&node, &pair.ben, pair.channel).await? == [longest]);
     Ok(())
 }

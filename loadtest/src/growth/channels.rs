@@ -77,15 +77,12 @@ async fn one_size(
         let (receiver, _) = RawClient::open_at(endpoint, hello(&pair[1])).await?;
         probe.add_receiver(receiver);
         let channels = channels.clone();
-        opening.spawn(async move {
-            let count = channels.len();
-            anyhow::Ok((open_and_use(sender, channels).await?, count))
-        });
+        opening.spawn(async move { open_and_use(sender, channels).await });
     }
     while let Some(opened) = opening.join_next().await {
-        let (sender, count) = opened??;
+        let (sender, aliases) = opened??;
         let lane = probe.add_sender(sender);
-        targets.extend((1..=count as Alias).map(|alias| (lane, alias)));
+        targets.extend(aliases.into_iter().map(|alias| (lane, alias)));
     }
     probe.set_targets(targets);
     probe.settle().await;
@@ -105,9 +102,13 @@ async fn one_size(
     Ok(point)
 }
 
-/// Opens every channel under the aliases 1, 2, … and sends one message to each.
-async fn open_and_use(mut client: RawClient, channels: Vec<ChannelId>) -> Result<RawClient> {
+/// Opens every channel and sends one message to each; gives their aliases.
+async fn open_and_use(
+    mut client: RawClient,
+    channels: Vec<ChannelId>,
+) -> Result<(RawClient, Vec<Alias>)> {
     let mut alias = 0;
+    let mut aliases = Vec::with_capacity(channels.len());
     for some in channels.chunks(IN_FLIGHT) {
         for &channel in some {
             alias += 1;
@@ -121,26 +122,29 @@ async fn open_and_use(mut client: RawClient, channels: Vec<ChannelId>) -> Result
             client.queue(&ClientFrame::OpenChannel { request, cursor });
         }
         client.flush().await?;
-        answered(&mut client, some.len()).await?;
+        answered(&mut client, some.len(), &mut aliases).await?;
     }
     let text = bytes::Bytes::from(vec![b'x'; TEXT_BYTES]);
-    let all: Vec<Alias> = (1..=alias).collect();
-    for some in all.chunks(IN_FLIGHT) {
+    for some in aliases.clone().chunks(IN_FLIGHT) {
         for &alias in some {
             let draft = Draft::text(MessageKey(rand::random()), text.clone());
             client.queue_sends(alias, &[draft]);
         }
         client.flush().await?;
-        answered(&mut client, some.len()).await?;
+        answered(&mut client, some.len(), &mut aliases).await?;
     }
-    Ok(client)
+    Ok((client, aliases))
 }
 
-async fn answered(client: &mut RawClient, count: usize) -> Result<()> {
+/// Waits for so many answers; the aliases that hold (a channel may have had one already) go to `aliases`.
+async fn answered(client: &mut RawClient, count: usize, aliases: &mut Vec<Alias>) -> Result<()> {
     let mut left = count;
     while left > 0 {
         match client.recv().await?.frame {
-            ServerFrame::ChannelOpened { request, .. } if request != 0 => left -= 1,
+            ServerFrame::ChannelOpened { request, opened } if request != 0 => {
+                aliases.push(opened.alias);
+                left -= 1;
+            }
             ServerFrame::SendAck { .. } => left -= 1,
             ServerFrame::Error { error, .. } => bail!("refused: {} {}", error.code, error.detail),
             _ => {}

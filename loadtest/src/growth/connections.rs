@@ -33,8 +33,8 @@ pub(super) async fn sweep(
     for pair in pairs(&api, PAIRS).await? {
         let (mut sender, _) = RawClient::open_at(&endpoint, hello(&pair.sender)).await?;
         let (receiver, _) = RawClient::open_at(&endpoint, hello(&pair.receiver)).await?;
-        sender.open_fresh(pair.channel, 1).await?;
-        targets.push((probe.add_sender(sender), 1));
+        let alias = sender.open_fresh(pair.channel, 1).await?.alias;
+        targets.push((probe.add_sender(sender), alias));
         probe.add_receiver(receiver);
     }
     probe.set_targets(targets);

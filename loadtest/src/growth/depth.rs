@@ -71,10 +71,8 @@ pub(super) async fn sweep(
             );
             drop(reader);
             let mut probe = Probe::new();
-            let (sender, receiver) = open_pair(&node, &people[0], &people[1], channel).await?;
-            probe.add_receiver(receiver);
-            let lane = probe.add_sender(sender);
-            probe.set_targets(vec![(lane, 1)]);
+            let target = open_pair(&node, &mut probe, &people[0], &people[1], channel).await?;
+            probe.set_targets(vec![target]);
             probe.round(&node, RATE, scale.round / 4, 1).await?;
             let idle = probe.idle(&node, scale.round / 4).await?;
             let round = probe.round(&node, RATE, scale.round, 1).await?;

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use conch_wire::ChannelId;
 use conch_wire::frame::History;
+use conch_wire::{Alias, ChannelId};
 
 use super::probe::Probe;
 use super::{Point, Scale};
@@ -95,10 +95,8 @@ async fn one_round(
     let mut probe = Probe::new();
     let mut targets = Vec::new();
     for pair in pairs {
-        let (sender, receiver) =
-            open_pair(node, &pair.sender, &pair.receiver, pair.channel).await?;
-        probe.add_receiver(receiver);
-        targets.push((probe.add_sender(sender), 1));
+        targets
+            .push(open_pair(node, &mut probe, &pair.sender, &pair.receiver, pair.channel).await?);
     }
     probe.set_targets(targets);
     probe.round(node, RATE, scale.round / 4, 1).await?;
@@ -114,18 +112,20 @@ async fn one_round(
     Ok(())
 }
 
-/// A sender that has opened the channel as 1, and a receiver.
+/// Adds a sender that has opened the channel, and a receiver; gives where the load can go.
 pub(super) async fn open_pair(
     node: &Node,
+    probe: &mut Probe,
     sender: &Login,
     receiver: &Login,
     channel: ChannelId,
-) -> Result<(RawClient, RawClient)> {
+) -> Result<(usize, Alias)> {
     let (mut sender, _) = RawClient::open(node.http(), hello(sender)).await?;
-    sender.open_fresh(channel, 1).await?;
+    let alias = sender.open_fresh(channel, 1).await?.alias;
     let (mut receiver, _) = RawClient::open(node.http(), hello(receiver)).await?;
     receiver.first_changes().await?;
-    Ok((sender, receiver))
+    probe.add_receiver(receiver);
+    Ok((probe.add_sender(sender), alias))
 }
 
 /// A page of [`PAGE`] events from `from` on; it must not be empty.

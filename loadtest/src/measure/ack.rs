@@ -155,7 +155,7 @@ async fn send_when_due(
     mut due: mpsc::UnboundedReceiver<Instant>,
     tally: Shared,
 ) -> Result<()> {
-    client.open_fresh(pair.channel, 1).await?;
+    let alias = client.open_fresh(pair.channel, 1).await?.alias;
     let mut intended = std::collections::HashMap::new();
     loop {
         tokio::select! {
@@ -163,7 +163,7 @@ async fn send_when_due(
                 let Some(at) = next else { return Ok(()) };
                 let draft = Draft::text(MessageKey(rand::random()), vec![b'x'; TEXT_BYTES]);
                 let lag = at.elapsed().as_micros() as u64;
-                intended.insert(client.start_send(1, &draft).await?, at);
+                intended.insert(client.start_send(alias, &draft).await?, at);
                 let mut tally = tally.lock().expect("no lane panics while it holds this");
                 tally.lag_us.saturating_record(lag);
             }

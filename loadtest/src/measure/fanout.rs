@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use conch_wire::{MessageKey, ServerFrame};
+use conch_wire::{Alias, MessageKey, ServerFrame};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
@@ -119,7 +119,7 @@ pub async fn fanout(folder: &Path, plan: FanOutPlan) -> Result<FanOutFigures> {
         let opened = client.open_fresh(group, 1).await?;
         ensure!(opened.head.channel == group, "another channel was opened");
         if index < plan.senders {
-            running.spawn(write(client, plan, Arc::clone(&progress)));
+            running.spawn(write(client, opened.alias, plan, Arc::clone(&progress)));
         } else {
             running.spawn(read(client, Arc::clone(&progress)));
         }
@@ -159,7 +159,12 @@ pub async fn fanout(folder: &Path, plan: FanOutPlan) -> Result<FanOutFigures> {
 }
 
 /// One of the senders: it reads what the others write as well.
-async fn write(mut client: RawClient, plan: FanOutPlan, progress: Arc<Progress>) -> Result<()> {
+async fn write(
+    mut client: RawClient,
+    alias: Alias,
+    plan: FanOutPlan,
+    progress: Arc<Progress>,
+) -> Result<()> {
     let text = bytes::Bytes::from(vec![b'x'; TEXT_BYTES]);
     let mut drafts: Vec<_> = (0..plan.batch)
         .map(|_| Draft::text(MessageKey::default(), text.clone()))
@@ -172,7 +177,7 @@ async fn write(mut client: RawClient, plan: FanOutPlan, progress: Arc<Progress>)
             key = key.wrapping_add(1);
             draft.key = MessageKey(key.to_le_bytes());
         }
-        let request = client.queue_sends(1, &drafts);
+        let request = client.queue_sends(alias, &drafts);
         client.flush().await?;
         match client.sent(request).await? {
             Answer::Acked(acks) => {

@@ -120,7 +120,7 @@ pub async fn resume(folder: &Path, rounds: usize) -> Result<ResumeFigures> {
     };
     let network = BadNetwork::start([0, 5], 1, profile, &node).await?;
     let (mut sender, _) = RawClient::open(node.http(), hello(&pair.sender)).await?;
-    sender.open_fresh(pair.channel, 1).await?;
+    let alias = sender.open_fresh(pair.channel, 1).await?.alias;
     let mut figures = Vec::new();
     for (name, transports) in [
         ("QUIC, the connection moves", Transports::QuicOnly),
@@ -137,7 +137,7 @@ pub async fn resume(folder: &Path, rounds: usize) -> Result<ResumeFigures> {
             let changed = Instant::now();
             client.network_changed().await?;
             let draft = Draft::text(MessageKey(rand::random()), format!("{name} {round}"));
-            let ack = sender.say(1, &draft).await?;
+            let ack = sender.say(alias, &draft).await?;
             until_shown(&mut events, ack.seq).await?;
             took.saturating_record(changed.elapsed().as_micros() as u64);
         }

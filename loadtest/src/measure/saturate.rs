@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
-use conch_wire::{MessageKey, ServerFrame};
+use conch_wire::{Alias, MessageKey, ServerFrame};
 use tokio::time::Instant;
 
 use super::threads::{ByThread, is_index};
@@ -128,13 +128,18 @@ async fn spawn_pair(
 ) -> Result<()> {
     let (mut sender, _) = RawClient::open_at(endpoint, hello(&pair.sender)).await?;
     let (receiver, _) = RawClient::open_at(endpoint, hello(&pair.receiver)).await?;
-    sender.open_fresh(pair.channel, 1).await?;
+    let alias = sender.open_fresh(pair.channel, 1).await?.alias;
     tokio::spawn(receive(receiver, Arc::clone(counters)));
-    tokio::spawn(send(sender, batch, Arc::clone(counters)));
+    tokio::spawn(send(sender, alias, batch, Arc::clone(counters)));
     Ok(())
 }
 
-async fn send(mut client: RawClient, batch: usize, counters: Arc<Counters>) -> Result<()> {
+async fn send(
+    mut client: RawClient,
+    alias: Alias,
+    batch: usize,
+    counters: Arc<Counters>,
+) -> Result<()> {
     let text = bytes::Bytes::from(vec![b'x'; TEXT_BYTES]);
     let mut drafts: Vec<_> = (0..batch)
         .map(|_| Draft::text(MessageKey::default(), text.clone()))
@@ -145,7 +150,7 @@ async fn send(mut client: RawClient, batch: usize, counters: Arc<Counters>) -> R
             key = key.wrapping_add(1);
             draft.key = MessageKey(key.to_le_bytes());
         }
-        let request = client.queue_sends(1, &drafts);
+        let request = client.queue_sends(alias, &drafts);
         client.flush().await?;
         loop {
             match client.recv().await?.frame {

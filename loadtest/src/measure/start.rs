@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use conch_wire::MessageKey;
@@ -77,6 +77,9 @@ pub async fn start(folder: &Path, messages: u64) -> Result<StartFigures> {
     })
 }
 
+/// How long a writer that is refused again and again asks on.
+const REFUSED_MAX: Duration = Duration::from_secs(30);
+
 /// Stores messages as fast as the node takes them.
 pub(crate) async fn fill(node: &Node, pairs: &[Pair], messages: u64) -> Result<()> {
     let each = messages / pairs.len() as u64;
@@ -92,17 +95,26 @@ pub(crate) async fn fill(node: &Node, pairs: &[Pair], messages: u64) -> Result<(
 
 async fn fill_one(http: String, pair: Pair, count: u64) -> Result<()> {
     let (mut client, _) = RawClient::open(&http, hello(&pair.sender)).await?;
-    client.open_fresh(pair.channel, 1).await?;
+    let alias = client.open_fresh(pair.channel, 1).await?.alias;
     let mut left = count;
+    let mut progress = Instant::now();
     while left > 0 {
         let drafts: Vec<_> = (0..left.min(64))
             .map(|_| Draft::text(MessageKey(rand::random()), vec![b'x'; TEXT_BYTES]))
             .collect();
-        let request = client.queue_sends(1, &drafts);
+        let request = client.queue_sends(alias, &drafts);
         client.flush().await?;
         match client.sent(request).await? {
-            Answer::Acked(acks) => left -= acks.len() as u64,
+            Answer::Acked(acks) => {
+                left -= acks.len() as u64;
+                progress = Instant::now();
+            }
             Answer::Refused(error) => {
+                // What stays refused is a finding, not something to wait for.
+                ensure!(
+                    progress.elapsed() < REFUSED_MAX,
+                    "the node takes no message for {REFUSED_MAX:?}: {error:?}"
+                );
                 let wait = Duration::from_millis(error.retry_after_ms.max(10).into());
                 tokio::time::sleep(wait).await;
             }

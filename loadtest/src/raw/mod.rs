@@ -344,7 +344,8 @@ impl RawClient {
         }
     }
 
-    /// Opens a channel of which nothing is held, under `alias`.
+    /// Opens a channel of which nothing is held, under `alias` or under the one that it has already: the answer says which
+    /// holds (P-022).
     pub async fn open_fresh(
         &mut self,
         channel: ChannelId,
