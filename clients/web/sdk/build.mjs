@@ -4,7 +4,7 @@ import { copyFileSync } from "node:fs";
 import { build } from "esbuild";
 
 await build({
-  entryPoints: { index: "src/index.ts", ticker: "src/browser/ticker.ts" },
+  entryPoints: { index: "src/index.ts", ticker: "src/browser/ticker.ts", view: "src/browser/view.ts" },
   outdir: "dist",
   bundle: true,
   format: "esm",

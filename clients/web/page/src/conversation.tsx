@@ -124,7 +124,7 @@ export function Conversation({ channel }: { channel: Id }) {
   );
 }
 
-/** How many are in a group, in words: asked once, then counted along. Offline: that it is a group. */
+/** How many are in a group, in words: asked once, then counted along. Offline: as many as this device knows of, or that it is a group. */
 function useSize(info: ChannelInfo | undefined): string {
   const { client, people } = useChat();
   const [size, setSize] = useState(0);

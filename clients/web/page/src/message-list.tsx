@@ -280,6 +280,9 @@ function Text({ text }: { text: string }) {
   );
 }
 
+/** A clock until the node has it. Only what waits is paler: what is sent at once would flicker. */
+const SENDING_WORDS = { waiting: "Waiting to be sent", sending: "Sending", sent: "Sent", refused: "Not sent" };
+
 function PendingBubble({ pending, last, onEdit }: { pending: OutboxMessage; last: boolean; onEdit: ((text: string) => void) | null }) {
   const { client } = useChat();
   const isRefused = pending.state === "refused";
@@ -301,7 +304,7 @@ function PendingBubble({ pending, last, onEdit }: { pending: OutboxMessage; last
           <p class="meta">
             <time>{timeOfDay(pending.createdMs)}</time>
             <Icon name={pending.state === "sent" ? "check" : "clock"} />
-            <span class="visually-hidden">{pending.state === "sent" ? "Sent" : "Waiting to be sent"}</span>
+            <span class="visually-hidden">{SENDING_WORDS[pending.state]}</span>
           </p>
         )}
       </div>

@@ -128,7 +128,7 @@ function Entry({ info, preview, isSelected, draft }: EntryProps) {
         <span class="entry-bottom">
           <span class="entry-line" dir="auto">
             {hasDraft ? <span class="entry-draft">Draft: </span> : waiting && <Icon name={isRefused ? "alert" : "clock"} />}
-            {!hasDraft && waiting && <span class="visually-hidden">{isRefused ? "Not sent: " : "Waiting: "}</span>}
+            {!hasDraft && waiting && <span class="visually-hidden">{isRefused ? "Not sent: " : waiting.state === "waiting" ? "Waiting: " : "Sending: "}</span>}
             {line}
           </span>
           {info.unread > 0 && (

@@ -58,6 +58,8 @@ export class People {
   }
 
   learn(person: Person): void {
+    // Somebody whose names this device does not know.
+    if (person.handle === "") return;
     this.known.set(person.user, { user: person.user, handle: person.handle, displayName: person.displayName });
   }
 

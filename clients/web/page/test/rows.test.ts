@@ -43,7 +43,7 @@ describe("rows", () => {
   });
 
   it("an own message keeps its key when it gets its place", () => {
-    const pending: OutboxMessage = { channel: "1", key: "k", text: "x", createdMs: NOON, state: "waiting", code: null };
+    const pending: OutboxMessage = { channel: "1", key: "k", text: "x", createdMs: NOON, after: 9, state: "waiting", code: null };
     const before = rowsOf([], [pending], "me", null).at(-1)!;
     const after = rowsOf([{ ...say(1, "me", NOON), key: "k" }], [], "me", null).at(-1)!;
     expect(after.key).toBe(before.key);

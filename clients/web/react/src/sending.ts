@@ -7,7 +7,7 @@ import { useClient } from "./provider.js";
 
 /** What {@link useSending} gives. The functions are the same ones at every rendering. */
 export interface Sending {
-  /** Messages of this device on their way, in order: to be drawn behind those that have their place. */
+  /** Messages of this device on their way or refused, in the order in which they were written: to be drawn behind those that have their place. */
   outbox: readonly OutboxMessage[];
   /** Sends a text; see `Client.send` of the SDK. Rejects where it cannot be kept: then it is still the person's to send. */
   send(text: string, options?: SendOptions): Promise<SendHandle>;

@@ -47,7 +47,7 @@ export class FakeClient {
   info(change: Partial<ChannelInfo> = {}): ChannelInfo {
     return {
       channel: "1", kind: "group", title: "one", peer: null, role: "member", left: false, unread: 0, mentions: 0, firstSeq: 1,
-      headSeq: this.heldTo, readSeq: 0, heldFrom: this.heldFrom, heldTo: this.heldTo, used: 1, ...change,
+      headSeq: this.heldTo, readSeq: 0, heldFrom: this.heldFrom, heldTo: this.heldTo, used: 1, last: null, ...change,
     };
   }
 
@@ -94,7 +94,7 @@ export class FakeClient {
   }
 
   put(key: string, text: string, state: OutboxMessage["state"] | null): void {
-    const pending: OutboxMessage = { channel: "1", key, text, createdMs: 0, state: state ?? "waiting", code: state === "refused" ? 4403 : null };
+    const pending: OutboxMessage = { channel: "1", key, text, createdMs: 0, after: this.heldTo, state: state ?? "waiting", code: state === "refused" ? 4403 : null };
     const at = this.sending.findIndex((it) => it.key === key);
     this.sending.splice(at < 0 ? this.sending.length : at, at < 0 ? 0 : 1, ...(state === null ? [] : [pending]));
     this.say({ is: "outbox", channel: "1" });

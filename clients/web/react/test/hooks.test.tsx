@@ -179,6 +179,8 @@ describe("sending", () => {
     await say(() => last().send("hello"));
     const { key } = last().outbox[0]!;
     expect(last().outbox).toMatchObject([{ text: "hello", state: "waiting" }]);
+    await say(() => fake.put(key, "hello", "sending"));
+    expect(last().outbox).toMatchObject([{ text: "hello", state: "sending" }]);
     await say(() => fake.put(key, "hello", "refused"));
     expect(last().outbox).toMatchObject([{ state: "refused", code: 4403 }]);
     await say(() => last().retry(key));

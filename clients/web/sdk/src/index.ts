@@ -14,9 +14,9 @@ export {
 } from "./browser/events.js";
 export { type Timer, defaultTimer, plainTimer, workerTimer } from "./browser/timer.js";
 export { Core, type Command, type Config, type Input, defaultConfig } from "./core/core.js";
-export type { ChannelInfo, ConnectionState, Content, Message, StopReason } from "./core/event.js";
+export type { ChannelInfo, ConnectionState, Content, Message, Preview, StopReason } from "./core/event.js";
 export type { LinkCommand, Outcome, Outputs } from "./core/out.js";
 export type { OutboxItem } from "./core/outbox.js";
-export type { ChannelRow, Loaded, MessageRow, Meta, Persist } from "./core/persist.js";
+export type { ChannelRow, Loaded, MemberRow, MessageRow, Meta, Persist } from "./core/persist.js";
 export { Code } from "./wire/codes.js";
 export type { ChannelKind, Id, Member, MemberRole, MessageKey } from "./wire/values.js";

@@ -105,9 +105,7 @@ export function encodeServerFrame(f: ServerFrame): Uint8Array {
       return table(0x21, 0, (b) => {
         const l = f.limits;
         const limits = LimitsTable.createLimits(
-          b, l.textCharsMax, l.payloadBytesMax, l.frameBytesMax, l.pushedBodyBytesMax, l.sendManyItemsMax, l.sendManyBytesMax,
-          l.sendsInFlightMax, l.requestsInFlightMax, l.historyItemsMax, l.historyBytesMax, l.syncRowsMax, l.groupMembersMax,
-          l.heartbeatMs, l.silenceMaxMs,
+          b, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, l.heartbeatMs, l.silenceMaxMs,
         );
         const node = b.createString(f.node);
         Welcome.startPendingVector(b, f.pending.length);

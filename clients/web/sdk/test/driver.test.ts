@@ -9,12 +9,15 @@ import { Client } from "../src/browser/client.js";
 import { Engine } from "../src/browser/engine.js";
 import { Session } from "../src/browser/session.js";
 import { refusalAdvice } from "../src/browser/events.js";
+import { View } from "../src/browser/view.js";
 import { SimServer } from "./sim-server.js";
 
 const ME = "10";
 let server: SimServer;
 let sockets: FakeSocket[] = [];
 let reachable = true;
+/** The node's words do not get through. */
+let isHeld = false;
 
 class FakeSocket {
   static readonly OPEN = 1;
@@ -42,7 +45,7 @@ class FakeSocket {
   }
 
   flush(): void {
-    if (this.readyState !== 1) return;
+    if (this.readyState !== 1 || isHeld) return;
     for (const bytes of server.session(this.number)?.out.splice(0) ?? []) this.onmessage?.({ data: bytes.slice().buffer as ArrayBuffer });
   }
 
@@ -83,6 +86,7 @@ const texts = async (client: Client): Promise<string[]> =>
 beforeEach(() => {
   sockets = [];
   reachable = true;
+  isHeld = false;
   server = new SimServer(() => 0.99);
   server.faults = false;
   server.createChannel("1", [ME, "20"]);
@@ -273,6 +277,70 @@ describe("a channel to work with", () => {
     await client.close();
   });
 
+  it("reads onwards from what was read, and any range: from here what is here, from the node what is not, which is not kept", async () => {
+    for (let i = 2; i <= 40; i++) server.say("1", "20", `m${i}`);
+    const client = await Client.open(Session.load("http://node.test", tokens)!, { config: { seed: 1, reconnectBaseMs: 5, reconnectCapMs: 20, firstSightEvents: 10 } });
+    const channel = client.channel("1");
+    expect(await channel.newer(0, 5)).toEqual([]);
+    await until(() => channel.info()?.heldTo === 40);
+    const pages = server.seen.pages;
+    expect([seqs(await channel.newer(34, 4)), seqs(await channel.newer(38, 10)), await channel.newer(40, 5)]).toEqual([range(35, 38), [39, 40], []]);
+    expect([seqs(await channel.range(31, 40)), seqs(await channel.range(33, 34)), seqs(await channel.range(39, 1_000)), await channel.range(5, 4)]).toEqual([
+      range(31, 40), [33, 34], [39, 40], [],
+    ]);
+    expect(server.seen.pages).toBe(pages);
+    // A page of this node's has seven.
+    expect([seqs(await channel.newer(10, 5)), seqs(await channel.range(-3, 32))]).toEqual([range(11, 15), range(1, 32)]);
+    expect(server.seen.pages).toBe(pages + 1 + 5);
+    expect([channel.info()!.heldFrom, seqs(await client.messages("1", 100))]).toEqual([31, range(31, 40)]);
+    for (const [from, to] of [[1, 1_001], [1, NaN], [-Infinity, 3]] as const) await expect(channel.range(from, to)).rejects.toMatchObject({ code: "invalid" });
+    reachable = false;
+    sockets.at(-1)!.lost(1006);
+    expect([seqs(await channel.newer(34, 100)), seqs(await channel.range(31, 33))]).toEqual([range(35, 40), range(31, 33)]);
+    await expect(channel.newer(29, 5)).rejects.toMatchObject({ code: "offline" });
+    await expect(channel.range(30, 33)).rejects.toMatchObject({ code: "offline" });
+    await client.close();
+  });
+
+  it("who is in it: from the first event on without asking, with the node's names once it said them, also without a connection", async () => {
+    const list = [["20", "owner", 1, "grace", "Grace"], [ME, "member", 1, "ada", "Ada"]].map(([user_id, role, joined_seq, handle, display_name]) => ({
+      user_id, role, joined_seq, handle, display_name,
+    }));
+    const answers: (() => Response)[] = [];
+    vi.stubGlobal("fetch", () => {
+      const answer = answers.shift();
+      return answer ? Promise.resolve(answer()) : Promise.reject(new TypeError("unreachable"));
+    });
+    let client = await open();
+    expect(await client.knownMembers("1")).toEqual([]);
+    await expect(client.members("1")).rejects.toMatchObject({ code: "unreachable" });
+    await until(() => client.channelInfo("1")?.heldTo === 1);
+    const nameless = [ME, "20"].map((user) => ({ user, role: "member", joinedSeq: 1, handle: "", displayName: "" }));
+    expect(await client.channel("1").knownMembers()).toEqual(nameless);
+    expect(await client.members("1")).toEqual(nameless);
+    answers.push(() => Response.json({ members: list }), () => Response.json({ code: "forbidden" }, { status: 403 }));
+    expect(await client.members("1")).toMatchObject([{ user: "20", role: "owner", handle: "grace" }, { user: ME, displayName: "Ada" }]);
+    await expect(client.members("1")).rejects.toMatchObject({ code: "forbidden" });
+    await until(async () => (await client.knownMembers("1")).every((it) => it.handle !== ""));
+    await client.close();
+    reachable = false;
+    client = await open();
+    expect(await client.members("1")).toMatchObject([{ user: ME, role: "member", handle: "ada" }, { user: "20", role: "owner", displayName: "Grace", joinedSeq: 1 }]);
+    await client.close();
+  });
+
+  it("its newest message is told, also by a device that is not connected", async () => {
+    server.say("1", "20", "hello");
+    let client = await open();
+    await until(() => client.channelInfo("1")?.last?.seq === 2);
+    expect(client.channelInfo("1")!.last).toMatchObject({ author: "20", kind: 1, text: "hello" });
+    await client.close();
+    reachable = false;
+    client = await open();
+    await until(() => client.channelInfo("1")?.last?.text === "hello");
+    await client.close();
+  });
+
   it("what to offer about a refusal is what the Rust SDK offers", () => {
     expect([4103, 4402, 4403, 4406, 4405, 4413, 4400, 4603, 4100].map(refusalAdvice)).toEqual([
       "check-then-retry", "discard", "discard", "discard", "edit", "edit", "edit", "retry", "retry",
@@ -313,6 +381,69 @@ describe("what was refused, or has not left", () => {
     await client.cancel(two.key);
     await until(async () => (await texts(client)).join() === "two");
     await client.close();
+  });
+});
+
+/** From here on the channel is open at the node, and the next send goes out at once. */
+async function sentOne(client: Client): Promise<void> {
+  await (await client.send("1", "before")).outcome;
+  await until(() => client.outbox("1").length === 0);
+}
+
+describe("on its way", () => {
+  it("a message waits, is sending while its answer is awaited, and waits again when that cannot come", async () => {
+    const client = await open();
+    await until(() => client.channelInfo("1")?.heldTo === 1);
+    await sentOne(client);
+    const states = (): string => client.outbox("1").map((it) => it.state).join();
+    const said: string[] = [];
+    client.on((event) => event.is === "outbox" && said.push(states()));
+    isHeld = true;
+    const one = await client.send("1", "one");
+    expect([states(), said]).toEqual(["sending", ["sending"]]);
+    await client.send("1", "two");
+    expect([states(), said.at(-1)]).toEqual(["sending,waiting", "sending,waiting"]);
+    const [before] = client.outbox("1");
+    reachable = false;
+    sockets.at(-1)!.lost(1006);
+    await until(() => states() === "waiting,waiting");
+    // Who holds the one before sees that it changed.
+    expect([said.at(-1), before!.state]).toEqual(["waiting,waiting", "sending"]);
+    isHeld = false;
+    reachable = true;
+    await client.hurry();
+    expect(await one.outcome).toMatchObject({ is: "stored", seq: 3 });
+    await until(() => states() === "");
+    expect(said.at(-1)).toBe("");
+    await client.close();
+  });
+
+  it("a client that was closed says so, and nothing else", async () => {
+    const client = await open();
+    await until(() => client.channelInfo("1") !== undefined);
+    const heard: string[] = [];
+    client.on((event) => heard.push(event.is));
+    await client.close();
+    expect(heard.filter((it) => it === "closed")).toEqual(["closed"]);
+    expect(heard.at(-1)).toBe("closed");
+  });
+
+  it("a window shows it in its place until it is among the others", async () => {
+    server.say("1", "20", "hello");
+    const client = await open();
+    await until(() => client.channelInfo("1")?.heldTo === 2);
+    await sentOne(client);
+    const view = await View.open(client, "1", 10);
+    const shown = async (): Promise<string> =>
+      (await view.items()).map((it) => (it.is === "outbox" ? `${it.message.text} ${it.message.state}` : `${it.message.seq}`)).join();
+    isHeld = true;
+    await client.send("1", "one");
+    expect([await view.changed(), await shown()]).toEqual([true, "1,2,3,one sending"]);
+    isHeld = false;
+    sockets.at(-1)!.flush();
+    await until(async () => (await view.changed()) && (await shown()) === "1,2,3,4");
+    await client.close();
+    expect(await view.changed()).toBe(false);
   });
 });
 
@@ -493,6 +624,24 @@ describe("three tabs of one account", () => {
     expect(await Promise.all(handles.slice(1).map((it) => it.outcome))).toMatchObject([{ is: "stored", seq: 3 }, { is: "stored", seq: 4 }]);
     await all((tab) => tab.outbox("1").length === 0 && tab.channelInfo("1")!.heldTo === 4);
     for (const tab of tabs) expect(await texts(tab)).toEqual(["hello", "from tab 1", "from tab 2"]);
+  });
+
+  it("every tab shows what is sending, one that comes later too", async () => {
+    for (let i = 0; i < 2; i++) tabs.push(await open());
+    await all((tab) => tab.channelInfo("1")?.heldTo === 1 && tab.connection.is === "online");
+    await sentOne(tabs[1]!);
+    isHeld = true;
+    const one = await tabs[1]!.send("1", "one");
+    await tabs[0]!.send("1", "two");
+    const states = (tab: Client): string => tab.outbox("1").map((it) => it.state).join();
+    await all((tab) => states(tab) === "sending,waiting");
+    tabs.push(await open());
+    await all((tab) => states(tab) === "sending,waiting");
+    expect((await tabs[2]!.newer("1", 0, 5)).map((it) => it.seq)).toEqual([1, 2]);
+    isHeld = false;
+    sockets[0]!.flush();
+    expect(await one.outcome).toMatchObject({ is: "stored", seq: 3 });
+    await all((tab) => states(tab) === "");
   });
 
   it("logged out twice, and behind a close: every time to the end, and nothing stays", async () => {

@@ -9,11 +9,7 @@ import type { ChannelHead, Id, LogEvent, PendingAnswer } from "../src/wire/value
 import { clientFrames, encodeServerFrame, eventTail } from "./codec.js";
 
 const GENERATION = 77;
-const LIMITS = {
-  textCharsMax: 100_000, payloadBytesMax: 102_400, frameBytesMax: 524_288, pushedBodyBytesMax: 16_384, sendManyItemsMax: 64,
-  sendManyBytesMax: 65_536, sendsInFlightMax: 64, requestsInFlightMax: 8, historyItemsMax: 200, historyBytesMax: 65_536,
-  syncRowsMax: 500, groupMembersMax: 500, heartbeatMs: 25_000, silenceMaxMs: 45_000,
-};
+const LIMITS = { heartbeatMs: 25_000, silenceMaxMs: 45_000 };
 const PAGE_ITEMS_MAX = 7;
 
 interface Stored extends LogEvent {

@@ -23,6 +23,12 @@ class Disk {
   channels = new Map<string, ChannelRow>();
   messages = new Map<string, MessageRow>();
   outbox = new Map<number, OutboxItem>();
+  members = new Map<string, Set<string>>();
+
+  private putMembers({ channel, members, isAll }: Extract<Persist, { put: "members" }>): void {
+    if (isAll) this.members.set(channel, new Set());
+    for (const { user } of members) this.members.get(channel)?.add(user);
+  }
 
   apply(steps: Persist[]): void {
     for (const step of steps) {
@@ -30,14 +36,19 @@ class Disk {
         if (step.put === "meta") this.meta = step.meta;
         else if (step.put === "channel") this.channels.set(step.row.channel, step.row);
         else if (step.put === "outbox") this.outbox.set(step.item.id, step.item);
+        else if (step.put === "members") this.putMembers(step);
         else this.messages.set(`${step.row.channel}/${step.row.event.seq}`, step.row);
       } else if (step.remove === "outbox") {
         this.outbox.delete(step.id);
+      } else if (step.remove === "members") {
+        for (const user of step.users) this.members.get(step.channel)?.delete(user);
       } else if (step.remove === "everything-received") {
         this.channels.clear();
         this.messages.clear();
+        this.members.clear();
       } else {
         if (step.remove === "channel") this.channels.delete(step.channel);
+        if (step.remove === "channel") this.members.delete(step.channel);
         const below = step.remove === "older-messages" ? step.below : Infinity;
         for (const [key, row] of this.messages) if (row.channel === step.channel && row.event.seq < below) this.messages.delete(key);
       }
@@ -70,6 +81,8 @@ class World {
   /** Of those, what is not in the log yet. */
   readonly unplaced = new Map<string, string>();
   readonly refused = new Set<string>();
+  /** By channel, as it was said last. */
+  readonly sending = new Map<string, string[]>();
   faults = true;
   crashes = 0;
   cuts = 0;
@@ -106,6 +119,7 @@ class World {
     if (this.chance(0.003)) return this.crash(); // before the disk
     this.disk.apply(out.persist);
     for (const event of out.events) this.hear(event);
+    expect([...this.sending.values()].flat().sort(), `said to be sending, seed ${this.seed}`).toEqual(this.core.sending().sort());
     // What was said to be stored is in the outbox or in the log, whatever ends when.
     for (const [key, place] of this.unplaced) {
       const [channel, seq] = place.split("/") as [string, string];
@@ -139,6 +153,8 @@ class World {
       this.unplaced.set(event.key, `${event.channel}/${event.seq}`);
     } else if (event.is === "send-refused") {
       this.refused.add(event.key);
+    } else if (event.is === "outbox") {
+      this.sending.set(event.channel, event.sending);
     } else {
       expect(["channel-reset", "channel-removed", "skipped"]).not.toContain(event.is);
     }
@@ -148,6 +164,7 @@ class World {
     this.crashes += 1;
     this.hangUp(false);
     this.dials = [];
+    this.sending.clear();
     this.core = this.boot();
     // What was written and did not reach the disk was never promised.
     const safe = new Set([...this.disk.outbox.values()].map((it) => it.key));
@@ -270,6 +287,8 @@ describe("a device and a node, with cuts, refusals and crashes", () => {
         const { base } = world.core.known.get(channel.id)!.log;
         for (const e of channel.log) expect(world.disk.messages.get(`${channel.id}/${e.seq}`)?.event.tail, label).toEqual(e.seq < base ? undefined : e.tail);
         sum.trimmed += base - 1;
+        expect(world.core.known.get(channel.id)!.last?.seq, `newest of ${label}`).toBe(channel.log.findLast((e) => e.kind < 16)?.seq);
+        expect([...world.disk.members.get(channel.id)!].sort(), `members of ${label}`).toEqual([...channel.members].sort());
         const head = channel.head(ME);
         expect(world.core.known.get(channel.id)!.marks.unread(), `unread of ${label}`).toBe(head.headOrdinal - head.readOrdinal);
       }

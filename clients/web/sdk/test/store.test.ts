@@ -2,7 +2,7 @@
 
 import "fake-indexeddb/auto";
 import { describe, expect, it, vi } from "vitest";
-import { deleteStore, openStore } from "../src/browser/store.js";
+import { type Store, deleteStore, openStore } from "../src/browser/store.js";
 import type { OutboxItem } from "../src/core/outbox.js";
 import { type ChannelRow, type MessageRow, type Persist, emptyMeta } from "../src/core/persist.js";
 
@@ -41,6 +41,65 @@ describe("store", () => {
     again.close();
     await deleteStore("outbox");
     expect((await (await openStore("outbox")).load()).outbox).toEqual([]);
+  });
+
+  /** Without IndexedDB, and with it. */
+  const stores = async (): Promise<Store[]> => {
+    const real = globalThis.indexedDB;
+    Object.defineProperty(globalThis, "indexedDB", { value: undefined, configurable: true, writable: true });
+    const memory = await openStore("members");
+    globalThis.indexedDB = real;
+    return [await openStore("members"), memory];
+  };
+
+  it("who is in a channel: a whole list, who came and went since, names of any list; nobody without a list", async () => {
+    for (const store of await stores()) {
+      const known = async (channel: string) => (await store.members!(channel)).sort((a, b) => a.joinedSeq - b.joinedSeq);
+      const ada = { user: "1", role: "owner" as const, joinedSeq: 1, handle: "ada", displayName: "Ada" };
+      const grace = { user: "2", role: "member" as const, joinedSeq: 4, handle: "grace", displayName: "Grace" };
+      const came = (channel: string, user: string, joinedSeq: number): Persist => ({
+        put: "members", channel, isAll: false, members: [{ user, role: "member", joinedSeq }],
+      });
+      await store.apply([came("9", "7", 3)]);
+      expect(await known("9")).toEqual([]);
+      await store.apply([{ put: "members", channel: "9", isAll: true, members: [ada, grace] }, { put: "members", channel: "90", isAll: true, members: [] }]);
+      expect(await known("9")).toEqual([ada, grace]);
+      await store.apply([came("9", "3", 5), { remove: "members", channel: "9", users: ["2"] }, came("90", "2", 6)]);
+      expect(await known("9")).toEqual([ada, { user: "3", role: "member", joinedSeq: 5 }]);
+      // Names are those of the person, by whatever channel they came.
+      expect(await known("90")).toEqual([{ ...grace, joinedSeq: 6 }]);
+      await store.apply([{ remove: "messages", channel: "9" }, { remove: "channel", channel: "90" }]);
+      expect([(await known("9")).length, await known("90")]).toEqual([2, []]);
+      await store.apply([{ remove: "everything-received" }]);
+      expect(await known("9")).toEqual([]);
+      store.close();
+    }
+  });
+
+  it("members lie beside what versions before this one know, and what is damaged of them is nobody", async () => {
+    const store = await openStore("beside");
+    const meta = { ...emptyMeta(), user: "7" };
+    await store.apply([{ put: "meta", meta }, { put: "members", channel: "9", isAll: true, members: [{ user: "1", role: "owner", joinedSeq: 1 }] }]);
+    const { database } = store as unknown as { database: IDBDatabase };
+    expect([database.version, [...database.objectStoreNames]]).toEqual([1, ["channels", "messages", "meta", "outbox"]]);
+    const write = database.transaction("meta", "readwrite");
+    write.objectStore("meta").put("nonsense", ["member", "9", "2"]);
+    write.objectStore("meta").put({ user: "1", handle: 5 }, ["person", "1"]);
+    await new Promise((resolve) => (write.oncomplete = resolve));
+    expect(await store.members!("9")).toEqual([{ user: "1", role: "owner", joinedSeq: 1 }]);
+    expect((await store.load()).meta).toEqual(meta);
+  });
+
+  it("rows of before, without a newest message or a place among the others, are read; with nonsense there they are not", async () => {
+    const store = await openStore("rows");
+    const row = { channel: "1", marks: {}, firstSeq: 1, base: 1, have: 0, head: 0, used: 1 } as unknown as ChannelRow;
+    const item = { id: 3, channel: "1", key: "3".repeat(32), kind: 1, flags: 0, tail: Uint8Array.of(1), createdMs: 0 };
+    await store.apply([{ put: "channel", row }, { put: "channel", row: { ...row, channel: "2", last: null } }, { put: "outbox", item }]);
+    expect((await store.load()).rebuilt).toBe(undefined);
+    await store.apply([{ put: "channel", row: { ...row, last: { seq: "1" } } as unknown as ChannelRow }]);
+    expect((await store.load()).rebuilt).toEqual({ unsentKept: 1, unsentLost: 0 });
+    await store.apply([{ put: "outbox", item: { ...item, id: 4, after: "2" } as unknown as OutboxItem }]);
+    expect((await store.load()).rebuilt).toEqual({ unsentKept: 1, unsentLost: 1 });
   });
 
   it("where the browser refuses to open a database, later too, a tab remembers for itself, and nothing is removed", async () => {

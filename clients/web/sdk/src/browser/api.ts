@@ -46,6 +46,8 @@ export interface Person {
 /** Somebody in a channel. */
 export interface ChannelMember extends Person {
   role: MemberRole;
+  /** The event by which they came. */
+  joinedSeq: number;
 }
 
 /** One installation that this person is logged in on. Times in ms since 1970, by the node's clock. */

@@ -31,6 +31,14 @@ export class Channel {
   history(before: number | null, items: number): Promise<Message[]> {
     return this.client.history(this.id, before, items);
   }
+  /** See {@link Client.newer}. */
+  newer(after: number, items: number): Promise<Message[]> {
+    return this.client.newer(this.id, after, items);
+  }
+  /** See {@link Client.range}. */
+  range(from: number, to: number): Promise<Message[]> {
+    return this.client.range(this.id, from, to);
+  }
   /** See {@link Client.markRead}. */
   markRead(seq: number): Promise<void> {
     return this.client.markRead(this.id, seq);
@@ -46,6 +54,10 @@ export class Channel {
   /** See {@link Client.members}. */
   members(): Promise<ChannelMember[]> {
     return this.client.members(this.id);
+  }
+  /** See {@link Client.knownMembers}. */
+  knownMembers(): Promise<ChannelMember[]> {
+    return this.client.knownMembers(this.id);
   }
   /** See {@link Client.addMembers}. */
   addMembers(users: Id[]): Promise<void> {

@@ -17,7 +17,7 @@ import { HISTORY_ITEMS_MAX, KEY_KEPT_MS, TEXT_CHARS_MAX } from "../wire/limits.j
 import { type Id, type MessageKey, toHex } from "../wire/values.js";
 import { Api, ApiError, type ChannelMember, type Device, type Person } from "./api.js";
 import { Channel } from "./channel.js";
-import { Engine, type EngineEvent } from "./engine.js";
+import { Engine, type EngineEvent, cannotStore } from "./engine.js";
 import type { Session } from "./session.js";
 import { type Store, deleteStore, openStore } from "./store.js";
 import { Tabs } from "./tabs.js";
@@ -47,6 +47,8 @@ interface Snapshot {
   connection: ConnectionState;
   channels: ChannelInfo[];
   outbox: OutboxItem[];
+  /** Of these, those whose answer is awaited. */
+  sending: MessageKey[];
   storage: StorageState;
 }
 
@@ -54,6 +56,12 @@ const freshKey = (): MessageKey => toHex(crypto.getRandomValues(new Uint8Array(1
 const nameOf = (session: Session): string => `conch:${session.user}:${session.device}`;
 /** As many as fit into the 4,096 bytes beside a text. */
 const MENTIONS_MAX = 400;
+/** Of one {@link Client.range}. */
+const RANGE_EVENTS_MAX = 1_000;
+
+/** Why there is no page. */
+const noAnswer = (outcome: Outcome | null): ApiError =>
+  outcome?.is === "refused" ? new ApiError("refused", 0, `code ${outcome.code}`, 0) : new ApiError("offline", 0, "not connected", 0);
 
 function readText(flags: number, tail: Uint8Array): string {
   const content = readContent({ kind: 1, flags, tail });
@@ -121,7 +129,7 @@ export class Client {
       snapshot: () => this.snapshot(engine),
       command: async (command: Command): Promise<Outcome | null> => {
         if (command.is !== "hurry") {
-          if (!engine) throw new ApiError("storage", 0, "messages cannot be stored on this device", 0);
+          if (!engine) throw cannotStore();
           return engine.command(command);
         }
         await hurry();
@@ -156,7 +164,8 @@ export class Client {
 
   private snapshot(engine: Engine | null): Snapshot {
     const { state: connection, storageState: storage } = this;
-    return { connection, storage, channels: engine?.core.channels() ?? [], outbox: engine?.core.outboxItems() ?? [] };
+    const { core } = engine ?? {};
+    return { connection, storage, channels: core?.channels() ?? [], outbox: core?.outboxItems() ?? [], sending: core?.sending() ?? [] };
   }
 
   /** The signs by which a browser says that the network, or the person, went or came back. */
@@ -315,11 +324,57 @@ export class Client {
       if (missing <= 0) return held;
       // Also over what this device has let go of in between.
       const above = below === Infinity || held.length > 0 ? 0 : Math.max(from - below, 0);
-      const { is } = await this.loadOlder(channel, Math.min(missing + above, HISTORY_ITEMS_MAX));
+      const outcome = await this.loadOlder(channel, Math.min(missing + above, HISTORY_ITEMS_MAX));
+      const { is } = outcome;
       if (is === "loaded" && this.known.get(channel)?.heldFrom !== from) continue;
-      if (held.length === 0 && (is === "offline" || is === "refused")) throw new ApiError(is, 0, is === "offline" ? "not connected" : "", 0);
+      if (held.length === 0 && (is === "offline" || is === "refused")) throw noAnswer(outcome);
       return is === "loaded" ? this.messages(channel, items, below) : held;
     }
+  }
+
+  /**
+   * Up to `items` events above `after`, ascending. Those that this device does not hold are read from the node and not kept; empty:
+   * there are none. Throws {@link ApiError}: `offline`, or `refused` by the node.
+   */
+  async newer(channel: Id, after: number, items: number): Promise<Message[]> {
+    const { heldTo, headSeq, firstSeq } = this.known.get(channel) ?? { heldTo: 0, headSeq: 0, firstSeq: 1 };
+    if (after >= headSeq || items <= 0) return [];
+    const held = await this.held(channel, after + 1, Math.min(after + items, heldTo));
+    return held ?? this.loadRange(channel, Math.max(after + 1, firstSeq), headSeq, items);
+  }
+
+  /**
+   * The events `from … to`, at most 1,000, ascending, as many as there are for us. Those that this device does not hold are read
+   * from the node and not kept. Throws {@link ApiError}: `invalid` for a longer range, `offline`, or `refused` by the node.
+   */
+  async range(channel: Id, from: number, to: number): Promise<Message[]> {
+    if (!(to - from < RANGE_EVENTS_MAX)) throw new ApiError("invalid", 0, `a range has at most ${RANGE_EVENTS_MAX} events`, 0);
+    const first = Math.max(from, 1);
+    const last = Math.min(to, this.known.get(channel)?.headSeq ?? to);
+    const held = await this.held(channel, first, last);
+    if (held) return held;
+    const found: Message[] = [];
+    for (let next = first; next <= last; next = found.at(-1)!.seq + 1) {
+      const page = await this.loadRange(channel, next, last, HISTORY_ITEMS_MAX);
+      if (page.length === 0) break;
+      found.push(...page);
+    }
+    return found;
+  }
+
+  /** The events `from … to` if this device holds all of them; null: it does not, or that is nothing. */
+  private async held(channel: Id, from: number, to: number): Promise<Message[] | null> {
+    const { heldFrom, heldTo } = this.known.get(channel) ?? { heldFrom: 1, heldTo: 0 };
+    if (from > to || from < heldFrom || to > heldTo) return null;
+    const messages = await this.messages(channel, to - from + 1, to + 1);
+    // What was let go of meanwhile is read from the node.
+    return messages.length === to - from + 1 ? messages : null;
+  }
+
+  private async loadRange(channel: Id, from: number, to: number, items: number): Promise<Message[]> {
+    const outcome = await this.tabs.command({ is: "load-range", ticket: 0, channel, from, to, items });
+    if (outcome?.is === "page") return outcome.messages;
+    throw noAnswer(outcome);
   }
 
   /** Up to `limit` events that this device holds, below `before`, ascending; without `before` the newest. */
@@ -343,9 +398,28 @@ export class Client {
     return this.channel((await this.api.createGroup(title, members, idempotencyKey)).channel);
   }
 
-  /** Everybody in a channel. */
-  members(channel: Id): Promise<ChannelMember[]> {
-    return this.api.members(channel);
+  /** Everybody in a channel; without a connection those that this device knows of, if it knows. Throws {@link ApiError}. */
+  async members(channel: Id): Promise<ChannelMember[]> {
+    const asOf = this.known.get(channel)?.heldTo;
+    try {
+      const members = await this.api.members(channel);
+      // What cannot be kept is asked for the next time.
+      if (asOf !== undefined) this.tabs.command({ is: "keep-members", channel, asOf, members }).catch(() => {});
+      return members;
+    } catch (error) {
+      const known = error instanceof ApiError && error.code === "unreachable" ? await this.knownMembers(channel) : [];
+      if (known.length > 0) return known;
+      throw error;
+    }
+  }
+
+  /**
+   * Everybody in a channel as far as this device knows, without asking the node: its last list, or the channel's first event, and
+   * who came and went since. Empty: it does not know. Somebody whose names it does not know has empty ones.
+   */
+  async knownMembers(channel: Id): Promise<ChannelMember[]> {
+    const members = (await this.store.members?.(channel)) ?? [];
+    return members.sort((a, b) => a.joinedSeq - b.joinedSeq).map((it) => ({ handle: "", displayName: "", ...it }));
   }
 
   /** Adds people to a group. */
@@ -395,6 +469,7 @@ export class Client {
     await this.tabs.close();
     this.store.close();
     if (!this.options.timer) this.timer.end?.();
+    this.say({ is: "closed" });
     this.listeners.clear();
     for (const key of [...this.handles.keys()]) this.settle(key, { is: "unknown" });
   }
@@ -418,12 +493,13 @@ export class Client {
     void this.close();
   }
 
-  private onSnapshot({ connection, channels, outbox, storage }: Snapshot): void {
+  private onSnapshot({ connection, channels, outbox, sending, storage }: Snapshot): void {
     this.state = connection;
     this.known.clear();
     for (const info of channels) this.known.set(info.channel, info);
     this.outboxByKey.clear();
     for (const item of outbox) this.queued(item);
+    for (const key of sending) this.change(key, { state: "sending" });
     this.setStorage(storage);
     this.say({ is: "changed" });
     // A new leader does not know what this tab shows, and may have settled what it did not hear of.
@@ -449,9 +525,25 @@ export class Client {
   }
 
   private queued(item: OutboxItem): void {
-    const { channel, key, createdMs, refused, stored } = item;
+    const { channel, key, createdMs, refused, stored, after = Infinity } = item;
     const state = refused !== undefined ? "refused" : stored ? "sent" : "waiting";
-    this.outboxByKey.set(key, { channel, key, text: readText(item.flags, item.tail), createdMs, state, code: refused ?? null });
+    this.outboxByKey.set(key, { channel, key, text: readText(item.flags, item.tail), createdMs, after, state, code: refused ?? null });
+    if (stored) this.settle(key, { is: "stored", ...stored });
+  }
+
+  /** Another object, so that who holds the one before sees that it changed. */
+  private change(key: MessageKey, change: Partial<OutboxMessage>): void {
+    const pending = this.outboxByKey.get(key);
+    if (pending) this.outboxByKey.set(key, { ...pending, ...change });
+  }
+
+  private onSending(channel: Id, keys: MessageKey[]): void {
+    const sending = new Set(keys);
+    for (const { key, state } of this.outbox(channel)) {
+      const now = sending.has(key) ? "sending" : "waiting";
+      if (state !== now && state !== "sent" && state !== "refused") this.change(key, { state: now });
+    }
+    this.say({ is: "outbox", channel });
   }
 
   private onEvents(events: EngineEvent[]): void {
@@ -459,33 +551,29 @@ export class Client {
       switch (event.is) {
         case "queued":
           this.queued(event.item);
-          this.say({ is: "outbox", channel: event.item.channel });
           break;
         case "send-stored":
-        case "send-refused": {
-          const pending = this.outboxByKey.get(event.key);
-          if (event.is === "send-stored") this.settle(event.key, { is: "stored", seq: event.seq, timeMs: event.timeMs });
-          else this.settle(event.key, { is: "refused", code: event.code });
-          const [state, code] = event.is === "send-stored" ? (["sent", null] as const) : (["refused", event.code] as const);
-          // Another object, so that who holds the one before sees that it changed.
-          if (pending) this.outboxByKey.set(event.key, { ...pending, state, code });
+          this.settle(event.key, { is: "stored", seq: event.seq, timeMs: event.timeMs });
+          this.change(event.key, { state: "sent" });
           this.say(event);
-          if (pending) this.say({ is: "outbox", channel: event.channel });
           break;
-        }
-        case "send-cancelled":
+        case "send-refused":
+          this.settle(event.key, { is: "refused", code: event.code });
+          this.change(event.key, { state: "refused", code: event.code });
+          this.say(event);
+          break;
+        case "send-gone":
           // One that is sent again under its own key has a handle already, which waits on.
           if (this.handles.get(event.key)?.isAccepted) this.settle(event.key, { is: "cancelled" });
           this.outboxByKey.delete(event.key);
-          this.say({ is: "outbox", channel: event.channel });
           break;
-        case "message": {
-          const { key, channel } = event.message;
-          const wasPending = key !== null && this.outboxByKey.delete(key);
+        case "outbox":
+          this.onSending(event.channel, event.sending);
+          break;
+        case "message":
+          if (event.message.key !== null) this.outboxByKey.delete(event.message.key);
           this.say(event);
-          if (wasPending) this.say({ is: "outbox", channel });
           break;
-        }
         case "connection":
           this.state = event.state;
           this.say(event);
@@ -504,6 +592,8 @@ export class Client {
           break;
         case "storage-failed":
           this.setStorage({ is: event.isFull ? "full" : "failed" });
+          // No answer comes any more.
+          for (const channel of new Set([...this.outboxByKey.values()].map((it) => it.channel))) this.onSending(channel, []);
           break;
         case "channel-reset":
         case "skipped":

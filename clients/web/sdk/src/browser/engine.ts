@@ -11,6 +11,7 @@ import type { Event } from "../core/event.js";
 import type { LinkCommand, Outcome, Outputs } from "../core/out.js";
 import type { OutboxItem } from "../core/outbox.js";
 import type { Loaded } from "../core/persist.js";
+import { isProtocolCode } from "../wire/codes.js";
 import type { Id } from "../wire/values.js";
 import { ApiError } from "./api.js";
 import type { Session } from "./session.js";
@@ -29,7 +30,6 @@ export type EngineEvent =
 const SUBPROTOCOL = "conch.1";
 /** `WebSocket.OPEN`. */
 const OPEN = 1;
-const isConchCode = (code: number): boolean => code >= 4100 && code < 4700;
 /** The session is over, by these codes of a refresh. */
 const OVER = new Set(["unauthenticated", "token_expired", "device_revoked", "account_closed"]);
 
@@ -38,6 +38,8 @@ interface Batch {
   stored: () => void;
   failed: (error: unknown) => void;
 }
+
+export const cannotStore = (): ApiError => new ApiError("storage", 0, "messages cannot be stored on this device", 0);
 
 export class Engine {
   readonly core: Core;
@@ -64,14 +66,14 @@ export class Engine {
 
   /** Deals with an input; resolves when what it changed is stored and carried out. */
   input(input: Input): Promise<void> {
-    if (this.hasFailed) return Promise.reject(new ApiError("storage", 0, "messages cannot be stored on this device", 0));
+    if (this.hasFailed) return Promise.reject(cannotStore());
     this.core.handle(this.timer.now(), input);
     const out = this.core.takeOutputs();
     if (input.is === "send" || input.is === "retry") {
       const at = out.persist.find((step) => "put" in step && step.put === "outbox");
       const queued = at && "put" in at && at.put === "outbox" ? [{ is: "queued", item: at.item } as const] : [];
       // Its ack cannot be here before; what it takes the place of goes first.
-      const first = out.events.findIndex((event) => event.is === "send-cancelled") + 1;
+      const first = out.events.findIndex((event) => event.is === "send-gone") + 1;
       (out.events as EngineEvent[]).splice(first, 0, ...queued);
     }
     const carriedOut = new Promise<void>((stored, failed) => this.batches.push({ out, stored, failed }));
@@ -86,7 +88,7 @@ export class Engine {
       if (this.core.outboxItems().some((it) => it.key === command.key)) return null;
       if (!this.core.outboxRoom()) throw new ApiError("outbox_full", 0, "too many messages wait to be sent", 0);
     }
-    if (command.is !== "load-older") {
+    if (!("ticket" in command)) {
       await this.input(command);
       if (command.is === "close") this.emit([{ is: "view-closed", channel: command.channel }]);
       return null;
@@ -153,7 +155,7 @@ export class Engine {
         void this.dial(command.connection, command.refreshToken);
         return;
       case "close":
-        this.hangUp(isConchCode(command.code) ? command.code : 1000);
+        this.hangUp(isProtocolCode(command.code) ? command.code : 1000);
         return;
       case "refresh-token":
         void this.getToken(true).then(
@@ -201,7 +203,7 @@ export class Engine {
     // A text message is no frame: an empty one is refused by the core like any other that is none.
     socket.onmessage = ({ data }: MessageEvent<unknown>) =>
       this.tell({ is: "received", connection, bytes: data instanceof ArrayBuffer ? new Uint8Array(data) : new Uint8Array() });
-    socket.onclose = (event) => lost(isConchCode(event.code) ? event.code : null);
+    socket.onclose = (event) => lost(isProtocolCode(event.code) ? event.code : null);
     // Said again by the close that follows; a socket of Node's throws what nobody hears.
     socket.onerror = () => {};
   }

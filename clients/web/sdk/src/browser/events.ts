@@ -4,17 +4,24 @@ import type { ChannelInfo, ConnectionState, Message } from "../core/event.js";
 import { Code } from "../wire/codes.js";
 import type { Id, MessageKey } from "../wire/values.js";
 
-/** A message of this device on its way. */
+/** A message of this device that is not among the channel's messages yet. */
 export interface OutboxMessage {
   channel: Id;
   key: MessageKey;
   text: string;
+  /** When it was written, ms since 1970 by this device's clock. */
   createdMs: number;
   /**
-   * `waiting`: kept on this device, goes out by itself. `sent`: the node has it, its place is a moment away. `refused`: it
-   * will not be sent, and is kept here, over restarts too, until {@link Client.cancel}; or send it again.
+   * The newest event of the channel that this device held when it was written: one that is refused stands behind it. `Infinity`:
+   * that is not known.
    */
-  state: "waiting" | "sent" | "refused";
+  after: number;
+  /**
+   * `waiting`: kept on this device, goes out by itself. `sending`: on its way, the node's answer is awaited. `sent`: the node has
+   * it, events before it are still to come. `refused`: it will not be sent, and is kept here, over restarts too, until
+   * {@link Client.cancel}; or send it again.
+   */
+  state: "waiting" | "sending" | "sent" | "refused";
   /** Why it was refused. */
   code: number | null;
 }
@@ -24,7 +31,7 @@ export type ClientEvent =
   | { is: "connection"; state: ConnectionState }
   /** The next event of a channel. */
   | { is: "message"; message: Message }
-  /** A channel is new, or its name, marks or membership changed. */
+  /** A channel is new, or its name, marks, newest message or membership changed. */
   | { is: "channel"; info: ChannelInfo }
   | { is: "channel-removed"; channel: Id }
   /** What was shown of the channel is void: read it again. */
@@ -35,7 +42,7 @@ export type ClientEvent =
   | { is: "send-stored"; channel: Id; key: MessageKey; seq: number; timeMs: number }
   /** The node has not and never will. Code 4103: it was given up after 7 days, and nobody knows. */
   | { is: "send-refused"; channel: Id; key: MessageKey; code: number }
-  /** The messages on their way in this channel changed. */
+  /** What this device still has to send into the channel is another list, or in another state. */
   | { is: "outbox"; channel: Id }
   /** The node asked for patience with this channel's messages; they go out by themselves. */
   | { is: "sends-delayed"; channel: Id; code: number; retryInMs: number }
@@ -44,7 +51,9 @@ export type ClientEvent =
   /** Everything may be another now: a new leader, or the first word of one. */
   | { is: "changed" }
   /** Logged out, here or in another tab. */
-  | { is: "over" };
+  | { is: "over" }
+  /** This client was closed: nothing follows. */
+  | { is: "closed" };
 
 /** Where a device keeps its messages, and whether it can. */
 export type StorageState =

@@ -8,7 +8,7 @@
  * has no way to set one aside under another name.) One that cannot be opened is left alone: it may open the next time.
  */
 
-import { type ChannelRow, type Loaded, type MessageRow, type Meta, type Persist, emptyMeta } from "../core/persist.js";
+import { type ChannelRow, type Loaded, type MemberRow, type MessageRow, type Meta, type Persist, emptyMeta } from "../core/persist.js";
 import type { OutboxItem } from "../core/outbox.js";
 import type { Id } from "../wire/values.js";
 
@@ -27,6 +27,8 @@ export interface Store {
   apply(steps: Persist[]): Promise<void>;
   /** Up to `limit` events below `before`, ascending; without it the newest. */
   messages(channel: Id, before: number, limit: number): Promise<MessageRow[]>;
+  /** Who is in a channel, in any order; nobody before a step said who all are. Without this, nobody is known. */
+  members?(channel: Id): Promise<MemberRow[]>;
   /** Lets go of it. */
   close(): void;
 }
@@ -36,6 +38,7 @@ const LAST_SEQ = 0xffff_ffff;
 const TABLES = ["meta", "channels", "messages", "outbox"];
 
 type MessageRecord = MessageRow & { seq: number };
+type Names = Required<Pick<MemberRow, "user" | "handle" | "displayName">>;
 
 function done(transaction: IDBTransaction): Promise<void> {
   return new Promise((resolve, reject) => {
@@ -51,7 +54,11 @@ function result<T>(request: IDBRequest<T>): Promise<T> {
   });
 }
 
-const ofChannel = (channel: Id): IDBKeyRange => IDBKeyRange.bound([channel, 0], [channel, LAST_SEQ]);
+/**
+ * Keys that begin so. Members have theirs in the table `meta`, where versions before this one do not mind them: `member, channel`
+ * says that the list is known, `member, channel, user` is somebody in it, `person, user` has their names.
+ */
+const under = (...path: string[]): IDBKeyRange => IDBKeyRange.bound(path, [...path, []]);
 
 const isId = (it: unknown): it is Id => typeof it === "string" && /^\d{1,19}$/.test(it);
 const isObject = (it: unknown): it is Record<string, unknown> => typeof it === "object" && it !== null;
@@ -65,13 +72,24 @@ function isMeta(it: unknown): it is Meta {
 }
 
 function isChannelRow(it: unknown): it is ChannelRow {
-  return isObject(it) && isId(it["channel"]) && isObject(it["marks"]) && areNumbers(it, ["firstSeq", "base", "have", "head", "used"]);
+  return (
+    isObject(it) && isId(it["channel"]) && isObject(it["marks"]) && areNumbers(it, ["firstSeq", "base", "have", "head", "used"]) &&
+    (!it["last"] || isPreview(it["last"]))
+  );
 }
+
+function isPreview(it: unknown): boolean {
+  return isObject(it) && isId(it["author"]) && areNumbers(it, ["seq", "timeMs", "kind"]) && typeof it["text"] === "string";
+}
+
+const isPerson = (it: unknown): it is Names => isObject(it) && typeof it["handle"] === "string" && typeof it["displayName"] === "string";
+const isMember = (it: unknown): it is MemberRow => isObject(it) && isId(it["user"]) && areNumbers(it, ["joinedSeq"]);
 
 function isOutboxItem(it: unknown): it is OutboxItem {
   return (
     isObject(it) && areNumbers(it, ["id", "kind", "flags", "createdMs"]) && isId(it["channel"]) &&
-    typeof it["key"] === "string" && /^[0-9a-f]{32}$/.test(it["key"]) && it["tail"] instanceof Uint8Array
+    typeof it["key"] === "string" && /^[0-9a-f]{32}$/.test(it["key"]) && it["tail"] instanceof Uint8Array &&
+    (it["after"] === undefined || areNumbers(it, ["after"]))
   );
 }
 
@@ -150,17 +168,24 @@ class DatabaseStore implements Store {
           if (step.put === "meta") meta!.put(step.meta, "meta");
           else if (step.put === "channel") channels!.put(step.row);
           else if (step.put === "outbox") outbox!.put(step.item);
+          else if (step.put === "members") putMembers(meta!, step);
           else messages!.put({ ...step.row, seq: step.row.event.seq } satisfies MessageRecord);
         } else if (step.remove === "outbox") {
           outbox!.delete(step.id);
+        } else if (step.remove === "members") {
+          for (const user of step.users) meta!.delete(["member", step.channel, user]);
         } else if (step.remove === "everything-received") {
           channels!.clear();
           messages!.clear();
+          meta!.delete(under("member"));
         } else if (step.remove === "older-messages") {
           messages!.delete(IDBKeyRange.bound([step.channel, 0], [step.channel, step.below], false, true));
         } else {
-          if (step.remove === "channel") channels!.delete(step.channel);
-          messages!.delete(ofChannel(step.channel));
+          if (step.remove === "channel") {
+            channels!.delete(step.channel);
+            meta!.delete(under("member", step.channel));
+          }
+          messages!.delete(under(step.channel));
         }
       }
     } catch (error) {
@@ -180,10 +205,20 @@ class DatabaseStore implements Store {
       // Logs have no gaps: the rows wanted lie next to each other.
       return result(messages.getAll(IDBKeyRange.bound([channel, Math.max(last - limit + 1, 0)], [channel, last])));
     }
-    const newest = await result(messages.openKeyCursor(ofChannel(channel), "prev"));
+    const newest = await result(messages.openKeyCursor(under(channel), "prev"));
     if (!newest) return [];
     const seq = (newest.key as [Id, number])[1];
     return this.messages(channel, seq + 1, limit);
+  }
+
+  async members(channel: Id): Promise<MemberRow[]> {
+    const meta = this.database.transaction("meta").objectStore("meta");
+    const [[isKnown, ...rows], people] = (await Promise.all([
+      result(meta.getAll(under("member", channel))),
+      result(meta.getAll(under("person"))),
+    ])) as [unknown[], unknown[]];
+    // Without a list there may be those who came since.
+    return isKnown === true ? withNames(rows.filter(isMember), people.filter(isPerson)) : [];
   }
 
   close(): void {
@@ -191,9 +226,27 @@ class DatabaseStore implements Store {
   }
 }
 
+function putMembers(meta: IDBObjectStore, { channel, members, isAll }: Extract<Persist, { put: "members" }>): void {
+  if (isAll) {
+    meta.delete(under("member", channel));
+    meta.put(true, ["member", channel]);
+  }
+  for (const { user, role, joinedSeq, handle, displayName } of members) {
+    meta.put({ user, role, joinedSeq }, ["member", channel, user]);
+    if (handle) meta.put({ user, handle, displayName }, ["person", user]);
+  }
+}
+
+function withNames(rows: Iterable<MemberRow>, people: Iterable<Names>): MemberRow[] {
+  const known = new Map([...people].map((it) => [it.user, it]));
+  return [...rows].map((row) => ({ ...known.get(row.user), ...row }));
+}
+
 class MemoryStore implements Store {
   readonly isPersistent = false;
   private readonly rows = new Map<Id, Map<number, MessageRow>>();
+  private readonly lists = new Map<Id, Map<Id, MemberRow>>();
+  private readonly people = new Map<Id, Names>();
 
   constructor(readonly whyMemory: "denied" | "newer") {}
 
@@ -203,17 +256,28 @@ class MemoryStore implements Store {
 
   apply(steps: Persist[]): Promise<void> {
     for (const step of steps) {
-      if ("put" in step && step.put === "message") {
-        const { channel, event } = step.row;
-        if (!this.rows.has(channel)) this.rows.set(channel, new Map());
-        this.rows.get(channel)!.set(event.seq, step.row);
-      } else if ("remove" in step && step.remove === "everything-received") {
+      if ("put" in step) {
+        if (step.put === "message") {
+          const { channel, event } = step.row;
+          if (!this.rows.has(channel)) this.rows.set(channel, new Map());
+          this.rows.get(channel)!.set(event.seq, step.row);
+        } else if (step.put === "members") {
+          if (step.isAll) this.lists.set(step.channel, new Map());
+          for (const { user, role, joinedSeq, handle, displayName = "" } of step.members) {
+            this.lists.get(step.channel)?.set(user, { user, role, joinedSeq });
+            if (handle) this.people.set(user, { user, handle, displayName });
+          }
+        }
+      } else if (step.remove === "members") {
+        for (const user of step.users) this.lists.get(step.channel)?.delete(user);
+      } else if (step.remove === "everything-received") {
         this.rows.clear();
-      } else if ("remove" in step && step.remove === "older-messages") {
+        this.lists.clear();
+      } else if (step.remove !== "outbox") {
+        const below = step.remove === "older-messages" ? step.below : Infinity;
         const rows = this.rows.get(step.channel);
-        for (const seq of [...(rows?.keys() ?? [])]) if (seq < step.below) rows!.delete(seq);
-      } else if ("remove" in step && step.remove !== "outbox") {
-        this.rows.delete(step.channel);
+        for (const seq of rows?.keys() ?? []) if (seq < below) rows!.delete(seq);
+        if (step.remove === "channel") this.lists.delete(step.channel);
       }
     }
     return Promise.resolve();
@@ -223,6 +287,10 @@ class MemoryStore implements Store {
     const rows = [...(this.rows.get(channel)?.values() ?? [])].filter((row) => row.event.seq < before);
     rows.sort((a, b) => a.event.seq - b.event.seq);
     return Promise.resolve(limit > 0 ? rows.slice(-limit) : []);
+  }
+
+  members(channel: Id): Promise<MemberRow[]> {
+    return Promise.resolve(withNames(this.lists.get(channel)?.values() ?? [], this.people.values()));
   }
 
   close(): void {}

@@ -6,7 +6,7 @@
  * for whenever the node says so, or says an inbox position above the one that was covered.
  *
  * **HISTORY** fetches: a few gaps at a time, one page per channel, oldest first; and, when the person scrolls back, the page
- * below what this device holds.
+ * below what this device holds, or any range that is only to be read.
  */
 
 import { Code, adviceOf } from "../wire/codes.js";
@@ -16,8 +16,10 @@ import type { Id, SyncRow } from "../wire/values.js";
 import { Backoff, type Jitter, type Ms } from "./backoff.js";
 import { Channel } from "./channel.js";
 import type { Core } from "./core.js";
+import { readMessage } from "./event.js";
 import type { Outcome } from "./out.js";
 import { dropUnplaced, noteGap, place, skipTo } from "./placing.js";
+import type { AskedPage } from "./requests.js";
 import { giveUpCursors } from "./resume.js";
 
 const RETRY_BASE_MS = 200;
@@ -97,7 +99,7 @@ export function pumpSync(core: Core, now: Ms): void {
   if (sync.firstDue !== null && now >= sync.firstDue) {
     sync.firstDue = null;
     giveUpCursors(core, now);
-    if (!core.requests.isSyncing()) sync.broken();
+    if (!core.requests.has("sync")) sync.broken();
   }
   if (sync.begins(now)) askSync(core);
 }
@@ -162,7 +164,7 @@ function onListingEnd(core: Core): void {
   } else if (listing.phase === "check") {
     listing.phase = "none";
     for (const channel of [...core.known.values()]) {
-      if (channel.listed !== listing.round && !core.requests.isOpening(channel.id)) removeChannel(core, channel.id);
+      if (channel.listed !== listing.round && !core.requests.has("open", channel.id)) removeChannel(core, channel.id);
     }
   }
 }
@@ -223,7 +225,10 @@ export function onHistoryPage(core: Core, now: Ms, page: HistoryPageFrame): void
   const asked = core.requests.answered(page.request);
   if (asked?.for === "gap" && asked.channel === page.channel) onGapPage(core, now, page);
   else if (asked?.for === "older" && asked.channel === page.channel) onOlderPage(core, asked.ticket, asked.to, page);
-  else core.distrust(now);
+  else if (asked?.for === "range" && asked.channel === page.channel) {
+    const messages = page.events.map((event) => readMessage(page.channel, event, null));
+    core.out.answers.push({ ticket: asked.ticket, outcome: { is: "page", messages } });
+  } else core.distrust(now);
 }
 
 function onGapPage(core: Core, now: Ms, page: HistoryPageFrame): void {
@@ -267,10 +272,20 @@ export function onLoadOlder(core: Core, ticket: number, id: Id, items: number): 
   const from = Math.max(channel.firstSeq, 1);
   const to = channel.log.base - 1;
   if (to < from) return answer({ is: "at-start" });
-  if (!core.link.isOnline() || !core.requests.hasPageRoom()) return answer({ is: "offline" });
-  const request = core.requests.ask({ for: "older", channel: id, ticket, to });
+  askPage(core, { for: "older", channel: id, ticket, to }, from, to, items);
+}
+
+/** Events of a range, which need not touch what this device holds. */
+export function onLoadRange(core: Core, ticket: number, channel: Id, from: number, to: number, items: number): void {
+  if (to < from) core.out.answers.push({ ticket, outcome: { is: "page", messages: [] } });
+  else askPage(core, { for: "range", channel, ticket }, from, to, items);
+}
+
+function askPage(core: Core, asked: AskedPage, from: number, to: number, items: number): void {
+  const { ticket, channel } = asked;
+  if (!core.link.isOnline() || !core.requests.hasPageRoom()) return void core.out.answers.push({ ticket, outcome: { is: "offline" } });
   const itemsMax = Math.min(Math.max(items, 1), HISTORY_ITEMS_MAX);
-  core.put({ is: "history", request, channel: id, from, to, itemsMax, newest: true });
+  core.put({ is: "history", request: core.requests.ask(asked), channel, from, to, itemsMax, newest: asked.for === "older" });
 }
 
 function onOlderPage(core: Core, ticket: number, to: number, page: HistoryPageFrame): void {
@@ -288,11 +303,14 @@ function onOlderPage(core: Core, ticket: number, to: number, page: HistoryPageFr
     channel.log.extendDown(page.coveredFrom);
     channel.firstSeq = Math.max(channel.firstSeq, page.firstSeq);
     core.changed.add(id);
-    for (const event of page.events) core.out.persist.push({ put: "message", row: { channel: id, event, key: null } });
+    for (const event of page.events) {
+      channel.sawEvent(event);
+      core.out.persist.push({ put: "message", row: { channel: id, event, key: null } });
+    }
   }
   answer({ is: "loaded" });
 }
 
-export function onOlderRefused(core: Core, ticket: number, { code }: ErrorFrame): void {
+export function onPageRefused(core: Core, ticket: number, { code }: ErrorFrame): void {
   core.out.answers.push({ ticket, outcome: { is: "refused", code } });
 }

@@ -5,7 +5,7 @@ import type { ChannelOpenedFrame } from "../wire/server-frame.js";
 import type { ChannelKind, Id, LogEvent, MemberRole, SyncRow } from "../wire/values.js";
 import { isNodeAlias } from "./alias.js";
 import { Backoff, type Ms } from "./backoff.js";
-import { type ChannelInfo, isMessageKind, readContent } from "./event.js";
+import { type ChannelInfo, type Preview, isMessageKind, previewOf, readContent } from "./event.js";
 import { Marks } from "./marks.js";
 import { Log } from "./merge.js";
 import type { ChannelRow } from "./persist.js";
@@ -19,6 +19,9 @@ export class Channel {
   role: MemberRole = "member";
   leftSeq: number | null = null;
   marks = new Marks();
+  last: Preview | null = null;
+  /** Who is in it was changed by this event, in this run of the program. */
+  membersSeq = 0;
   informedSeq = 0;
   listed = 0;
   used = 0;
@@ -57,6 +60,7 @@ export class Channel {
     channel.informedSeq = row.informedSeq;
     channel.listed = row.listed;
     channel.used = row.used;
+    channel.last = row.last ?? null;
     return channel;
   }
 
@@ -76,6 +80,7 @@ export class Channel {
       informedSeq: this.informedSeq,
       listed: this.listed,
       used: this.used,
+      last: this.last,
     };
   }
 
@@ -95,6 +100,7 @@ export class Channel {
       heldFrom: this.log.base,
       heldTo: this.log.have,
       used: this.used,
+      last: this.last,
     };
   }
 
@@ -141,6 +147,7 @@ export class Channel {
   onPlaced(event: LogEvent, me: Id | null): void {
     const isMessage = isMessageKind(event.kind);
     this.marks.onPlaced(event.seq, isMessage, event.author === me);
+    this.sawEvent(event);
     if (isMessage || event.seq <= this.informedSeq) return;
     this.informedSeq = event.seq;
     const content = readContent(event);
@@ -154,6 +161,11 @@ export class Channel {
       this.leftSeq = null;
       this.role = mine.role;
     }
+  }
+
+  /** An event of the log is here; the newest that is a message is the channel's preview. */
+  sawEvent(event: LogEvent): void {
+    if (isMessageKind(event.kind) && event.seq > (this.last?.seq ?? 0)) this.last = previewOf(event);
   }
 
   /** The connection is gone, and what was under way with it. */

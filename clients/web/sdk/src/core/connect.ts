@@ -7,7 +7,7 @@
  * that resume it.
  */
 
-import { Code, adviceOf } from "../wire/codes.js";
+import { Code, adviceOf, isProtocolCode } from "../wire/codes.js";
 import type { ErrorFrame } from "../wire/server-frame.js";
 import type { Limits } from "../wire/values.js";
 import { AliasBook } from "./alias.js";
@@ -180,18 +180,16 @@ export function dropConnection(core: Core, now: Ms, code: number): void {
   core.out.frames.push(...frames);
 }
 
-const isOurs = (code: number | null): code is number => code !== null && code >= 4100 && code < 4700;
-
 function lost(core: Core, now: Ms, closeCode: number | null): void {
   const link = core.link;
   const word = link.lastWord;
   link.lastWord = null;
-  const code = isOurs(closeCode) ? closeCode : (word?.code ?? closeCode);
+  const code = isProtocolCode(closeCode) ? closeCode : (word?.code ?? closeCode);
   if (link.phase.is === "online" && now >= link.phase.since + STABLE_MS) link.backoff.succeeded();
   const leaveAt = link.leaveAt;
   link.leaveAt = null;
   endConnection(core);
-  link.endedByCode = isOurs(code);
+  link.endedByCode = isProtocolCode(code);
   if (code === Code.unsupportedVersion) return stopped(core, "unsupported-version", code);
   // Another connection of this device took over: it works, and two that replace each other would never end.
   if (code === Code.sessionReplaced) return stopped(core, "ended", code);
@@ -214,9 +212,9 @@ function endConnection(core: Core): void {
   core.frames.clear();
   core.aliases = new AliasBook();
   core.cursors = [];
-  core.outbox.onDisconnected();
+  for (const channel of core.outbox.onDisconnected()) core.outboxChanged.add(channel);
   for (const asked of core.requests.unanswered()) {
-    if (asked.for === "older") core.out.answers.push({ ticket: asked.ticket, outcome: { is: "offline" } });
+    if ("ticket" in asked) core.out.answers.push({ ticket: asked.ticket, outcome: { is: "offline" } });
   }
   core.requests = new Requests();
   core.sync = new SyncState();

@@ -28,7 +28,7 @@ import { CREDIT_BYTES } from "../wire/limits.js";
 import type { Id, MessageKey } from "../wire/values.js";
 import { AliasBook } from "./alias.js";
 import { Jitter, type Ms } from "./backoff.js";
-import { SyncState, nextGapAt, nextSyncAt, onLoadOlder, pumpGaps, pumpSync } from "./catchup.js";
+import { SyncState, nextGapAt, nextSyncAt, onLoadOlder, onLoadRange, pumpGaps, pumpSync } from "./catchup.js";
 import { Channel } from "./channel.js";
 import {
   Link, dropConnection, onClosed, onConnected, onHurry, onStart, onStop, onTokenRefreshed, onTokenRejected, pumpLink,
@@ -36,10 +36,10 @@ import {
 import type { ChannelInfo } from "./event.js";
 import { FrameWriter, type Outputs, noOutputs } from "./out.js";
 import { Outbox, type OutboxItem } from "./outbox.js";
-import { type Loaded, type Meta, emptyMeta } from "./persist.js";
+import { type Loaded, type MemberRow, type Meta, emptyMeta } from "./persist.js";
 import { nextMarkAt, onMarkRead, pumpMarks, pumpUncounted } from "./reading.js";
 import { onReceived } from "./receive.js";
-import { awaitPlace } from "./placing.js";
+import { awaitPlace, onKeepMembers } from "./placing.js";
 import { Requests } from "./requests.js";
 import { nextSendAt, onClose, onDismiss, onOpen, onRetry, onSend, pumpSends } from "./sending.js";
 
@@ -110,6 +110,10 @@ export type Command =
   | { is: "close"; channel: Id }
   /** Store up to `items` events older than those that this device holds; answered with the ticket. */
   | { is: "load-older"; ticket: number; channel: Id; items: number }
+  /** Read up to `items` events of `from … to`, the oldest, without storing them; answered with the ticket. */
+  | { is: "load-range"; ticket: number; channel: Id; from: number; to: number; items: number }
+  /** The node's list of a channel's members, as of an event that this device held before the list was asked for. */
+  | { is: "keep-members"; channel: Id; asOf: number; members: MemberRow[] }
   /** The network changed or the person is back: do not sit out the delay, and find out soon whether the connection lives. */
   | { is: "hurry" }
   /** Say goodbye and stay disconnected. */
@@ -132,6 +136,8 @@ export class Core {
   out: Outputs = noOutputs();
   /** Channels whose row is to be stored, and said to the application, when the input is dealt with. */
   readonly changed = new Set<Id>();
+  /** Channels whose messages on their way are others, or in another state: said when the input is dealt with. */
+  readonly outboxChanged = new Set<Id>();
   /** Channels that may have a hole to fetch. */
   readonly gaps = new Set<Id>();
   /** Channels that may have a mark to tell. */
@@ -216,6 +222,12 @@ export class Core {
       case "load-older":
         onLoadOlder(this, input.ticket, input.channel, input.items);
         break;
+      case "load-range":
+        onLoadRange(this, input.ticket, input.channel, input.from, input.to, input.items);
+        break;
+      case "keep-members":
+        onKeepMembers(this, input.channel, input.asOf, input.members);
+        break;
       case "stop":
         onStop(this);
     }
@@ -240,6 +252,8 @@ export class Core {
       this.out.events.push({ is: "channel", info: channel.info() });
     }
     this.changed.clear();
+    for (const channel of this.outboxChanged) this.out.events.push({ is: "outbox", channel, sending: this.outbox.sending(channel) });
+    this.outboxChanged.clear();
   }
 
   /** What is to be done; see {@link Outputs}. Taken after any number of inputs. */
@@ -267,10 +281,14 @@ export class Core {
     return this.outbox.size + this.unplaced.size < this.config.outboxItemsMax;
   }
 
-  /** Messages that the node refused, then those that it has or has not answered for, in order within each channel. */
+  /** Own messages that are not in the log, in the order in which they were written; {@link Core.sending} tells which are under way. */
   outboxItems(): OutboxItem[] {
-    const items = [...this.outbox.items(), ...this.unplaced.values()];
-    return items.sort((a, b) => Number(a.refused === undefined) - Number(b.refused === undefined) || a.id - b.id);
+    return [...this.outbox.items(), ...this.unplaced.values()].sort((a, b) => a.id - b.id);
+  }
+
+  /** Keys of those whose answer is awaited. */
+  sending(): MessageKey[] {
+    return this.outbox.sending();
   }
 
   /** Queues a frame for the connection that is open. */

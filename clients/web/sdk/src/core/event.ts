@@ -81,6 +81,20 @@ export interface ChannelInfo {
   heldTo: number;
   /** Order of last use on this device; higher is later. */
   used: number;
+  /** The newest message that this device has seen. */
+  last: Preview | null;
+}
+
+/** The newest message of a channel, for a list of channels. */
+export interface Preview {
+  seq: number;
+  author: Id;
+  /** ms since 1970 by the node's clock. */
+  timeMs: number;
+  /** The number of its kind in the protocol. */
+  kind: number;
+  /** Its first 160 characters; empty when it is no text. */
+  text: string;
 }
 
 export type Event =
@@ -90,8 +104,10 @@ export type Event =
   | { is: "send-stored"; channel: Id; key: MessageKey; seq: number; timeMs: number }
   /** The node has not and never will. The text is kept until it is cancelled. */
   | { is: "send-refused"; channel: Id; key: MessageKey; code: number }
-  /** A refused message was cancelled, and is forgotten. */
-  | { is: "send-cancelled"; channel: Id; key: MessageKey }
+  /** The outbox has it no more: it was cancelled, or the node has it at a place that is passed here. */
+  | { is: "send-gone"; channel: Id; key: MessageKey }
+  /** What is still to be sent into the channel is another list, or in another state; of these the node's answer is awaited. */
+  | { is: "outbox"; channel: Id; sending: MessageKey[] }
   /** The channel's messages wait because the node asked for patience; they go out by themselves. */
   | { is: "sends-delayed"; channel: Id; code: number; retryInMs: Ms }
   | { is: "channel"; info: ChannelInfo }
@@ -107,6 +123,15 @@ export const isMessageKind = (kind: number): boolean => kind >= 1 && kind < FIRS
 /** Reads an event of a log. Never fails: what cannot be read says so. */
 export function readMessage(channel: Id, event: LogEvent, key: MessageKey | null): Message {
   return { channel, seq: event.seq, author: event.author, timeMs: event.timeMs, key, content: readContent(event) };
+}
+
+const PREVIEW_CHARS_MAX = 160;
+
+/** Of an event that is a message. */
+export function previewOf(event: LogEvent): Preview {
+  const { seq, author, timeMs, kind } = event;
+  const content = readContent(event);
+  return { seq, author, timeMs, kind, text: content.is === "text" ? [...content.text].slice(0, PREVIEW_CHARS_MAX).join("") : "" };
 }
 
 /** The content of an event body; `unknown` for what this version cannot read. */

@@ -1,7 +1,7 @@
 /** What the core wants done, gathered while inputs are handled and taken by the caller in one piece. */
 
 import { encodeClientFrame, type ClientFrame } from "../wire/client-frame.js";
-import type { Event } from "./event.js";
+import type { Event, Message } from "./event.js";
 import type { Persist } from "./persist.js";
 
 /** Frames are gathered into WebSocket messages of about this size. */
@@ -17,7 +17,13 @@ export type LinkCommand =
   | { do: "refresh-token"; connection: number };
 
 /** How something that was asked with a ticket ended. */
-export type Outcome = { is: "loaded" } | { is: "at-start" } | { is: "offline" } | { is: "refused"; code: number };
+export type Outcome =
+  | { is: "loaded" }
+  | { is: "at-start" }
+  /** What was asked for, and is not stored. Empty: there is nothing. */
+  | { is: "page"; messages: Message[] }
+  | { is: "offline" }
+  | { is: "refused"; code: number };
 
 /** To be carried out in the order of the fields; `persist` durably and in one transaction before anything else. */
 export interface Outputs {

@@ -50,6 +50,8 @@ export interface OutboxItem {
   refused?: number;
   /** The node has it, there. It stays, out of its lane, until it has its place among the others; see `placing.ts`. */
   stored?: { seq: number; timeMs: number };
+  /** The newest event of the channel that this device held when it was written. Not there: the channel was not known. */
+  after?: number;
 }
 
 interface Waiting {
@@ -184,6 +186,12 @@ export class Outbox {
   *items(): Generator<OutboxItem> {
     yield* this.refused.values();
     for (const lane of this.lanes.values()) for (const { item } of lane.waiting) yield item;
+  }
+
+  /** Messages whose frame is under way: in one channel, or in all. */
+  sending(channel?: Id): MessageKey[] {
+    const lanes = channel === undefined ? [...this.lanes.values()] : [this.lanes.get(channel)];
+    return lanes.flatMap((lane) => lane?.waiting.slice(0, lane.inFlight).map(({ item }) => item.key) ?? []);
   }
 
   /** The pending sends to ask about in HELLO: the oldest of those that may have arrived. */
@@ -331,15 +339,18 @@ export class Outbox {
     if (lane) lane.notBefore = now + lane.backoff.failed(retryAfterMs, jitter);
   }
 
-  /** The connection is gone: what was in flight may have arrived. */
-  onDisconnected(): void {
+  /** The connection is gone: what was in flight, in the channels returned, may have arrived. */
+  onDisconnected(): Id[] {
     this.framesInFlight = 0;
     this.rateNotBefore = 0;
     this.asked = [];
-    for (const lane of this.lanes.values()) {
+    const cut: Id[] = [];
+    for (const [channel, lane] of this.lanes) {
+      if (lane.inFlight > 0) cut.push(channel);
       lane.inFlight = 0;
       lane.notBefore = 0;
     }
+    return cut;
   }
 
   /** When the next lane that waits for a time may go on. */

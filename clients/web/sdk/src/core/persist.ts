@@ -7,6 +7,7 @@
  */
 
 import type { ChannelKind, Id, LogEvent, MemberRole, MessageKey } from "../wire/values.js";
+import type { Preview } from "./event.js";
 import type { MarksRow } from "./marks.js";
 import type { OutboxItem } from "./outbox.js";
 
@@ -46,6 +47,8 @@ export interface ChannelRow {
   /** The listing's round that mentioned it last. */
   listed: number;
   used: number;
+  /** The newest message that was seen. Not in rows of earlier versions. */
+  last?: Preview | null;
 }
 
 /** An event of a channel, with the key if this device sent it. */
@@ -55,6 +58,16 @@ export interface MessageRow {
   key: MessageKey | null;
 }
 
+/** Somebody in a channel. Names are those of the node's last list of any channel; an event has none, and changes none. */
+export interface MemberRow {
+  user: Id;
+  role: MemberRole;
+  /** The event by which they came. */
+  joinedSeq: number;
+  handle?: string;
+  displayName?: string;
+}
+
 /** One step of a transaction. */
 export type Persist =
   | { put: "meta"; meta: Meta }
@@ -62,14 +75,17 @@ export type Persist =
   /** A seq that is there already may be left as it is. */
   | { put: "message"; row: MessageRow }
   | { put: "outbox"; item: OutboxItem }
-  /** With its messages. */
+  /** `isAll`: these are all of the channel's members, and their list is known from here on; else they come to those that are there. */
+  | { put: "members"; channel: Id; members: MemberRow[]; isAll: boolean }
+  /** With its messages and members. */
   | { remove: "channel"; channel: Id }
   /** All messages of a channel go; the channel stays. */
   | { remove: "messages"; channel: Id }
   /** The messages of a channel below this seq go. */
   | { remove: "older-messages"; channel: Id; below: number }
   | { remove: "outbox"; id: number }
-  /** All channels and messages go; the outbox stays. */
+  | { remove: "members"; channel: Id; users: Id[] }
+  /** All channels, messages and members go; the outbox stays. */
   | { remove: "everything-received" };
 
 /** What was stored when the program last ended. */

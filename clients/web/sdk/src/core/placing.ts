@@ -12,8 +12,10 @@
 import { TABLE, type Ack, type Id } from "../wire/values.js";
 import type { Ms } from "./backoff.js";
 import type { Core } from "./core.js";
-import { readMessage } from "./event.js";
+import type { Channel } from "./channel.js";
+import { type Message, readMessage } from "./event.js";
 import type { OutboxItem, Settled } from "./outbox.js";
+import type { MemberRow } from "./persist.js";
 
 /**
  * How long a hole may stay before it is fetched, when what fills it is probably on its way: an ack may overtake the delivery
@@ -43,14 +45,35 @@ export function place(core: Core, now: Ms, id: Id): void {
     if (own) {
       core.unplaced.delete(placeOf(id, event.seq));
       core.out.persist.push({ remove: "outbox", id: own.id });
+      core.outboxChanged.add(id);
     }
     const key = known ?? own?.key ?? null;
     channel.onPlaced(event, me);
-    core.out.events.push({ is: "message", message: readMessage(id, event, key) });
+    const message = readMessage(id, event, key);
+    core.out.events.push({ is: "message", message });
     core.out.persist.push({ put: "message", row: { channel: id, event, key } });
+    moveMembers(core, channel, message);
   }
   if (!channel.shown && channel.log.held() > 2 * core.config.heldEventsMax) trim(core, id);
   noteGap(core, now + GAP_GRACE_MS, id);
+}
+
+/** Who is in a channel, moved on over an event. What its first event says is all; what a list held already changes nothing. */
+function moveMembers(core: Core, channel: Channel, { seq, content }: Message): void {
+  if (!("members" in content)) return;
+  const { is, members } = content;
+  channel.membersSeq = seq;
+  if (is === "created" || is === "members-added") {
+    core.out.persist.push({
+      put: "members", channel: channel.id, isAll: is === "created", members: members.map(({ user, role }) => ({ user, role, joinedSeq: seq })),
+    });
+  } else core.out.persist.push({ remove: "members", channel: channel.id, users: members.map(({ user }) => user) });
+}
+
+/** The node's list, as of an event that was placed before it was asked for. One that a change behind that may or may not be in is not kept. */
+export function onKeepMembers(core: Core, id: Id, asOf: number, members: MemberRow[]): void {
+  const channel = core.known.get(id);
+  if (channel && channel.membersSeq <= asOf) core.out.persist.push({ put: "members", channel: id, isAll: true, members });
 }
 
 /** Lets go of all but the newest events of a channel that nobody looks at; the node has them. */
@@ -89,15 +112,17 @@ export function onSettled(core: Core, now: Ms, settled: Settled): void {
   if ("ack" in settled) return onStored(core, now, item, settled.ack);
   core.out.persist.push({ put: "outbox", item: core.outbox.keepRefused(item, settled.code) });
   core.out.events.push({ is: "send-refused", channel: item.channel, key: item.key, code: settled.code });
+  core.outboxChanged.add(item.channel);
   place(core, now, item.channel);
 }
 
 /** The session that sent a message gets its ack in place of the event: we know the content, and put it there. */
 function onStored(core: Core, now: Ms, item: OutboxItem, { seq, timeMs }: Ack): void {
-  const { id: row, channel: id, key } = item;
+  const { channel: id, key } = item;
   core.out.events.push({ is: "send-stored", channel: id, key, seq, timeMs });
+  core.outboxChanged.add(id);
   const kept = { ...item, stored: { seq, timeMs } };
-  if (!awaitPlace(core, kept)) return void core.out.persist.push({ remove: "outbox", id: row });
+  if (!awaitPlace(core, kept)) return sendGone(core, kept);
   core.changed.add(id);
   place(core, now, id);
   // Not its turn yet.
@@ -120,6 +145,13 @@ export function dropUnplaced(core: Core, id: Id, below = Infinity): void {
   for (const [place, item] of core.unplaced) {
     if (item.channel !== id || item.stored!.seq >= below) continue;
     core.unplaced.delete(place);
-    core.out.persist.push({ remove: "outbox", id: item.id });
+    sendGone(core, item);
   }
+}
+
+/** The outbox has it no more, and no event takes its place. */
+export function sendGone(core: Core, { id, channel, key }: OutboxItem): void {
+  core.out.persist.push({ remove: "outbox", id });
+  core.out.events.push({ is: "send-gone", channel, key });
+  core.outboxChanged.add(channel);
 }

@@ -56,7 +56,7 @@ export function nextMarkAt(core: Core): Ms {
 export function pumpUncounted(core: Core): void {
   for (const id of core.uncounted) {
     core.uncounted.delete(id);
-    if (!core.known.get(id)?.marks.uncounted || core.requests.isCounting(id)) continue;
+    if (!core.known.get(id)?.marks.uncounted || core.requests.has("head", id)) continue;
     if (core.aliases.open(id) === null) {
       openIfNeeded(core, id);
       continue;

@@ -9,7 +9,7 @@ import { BODY_OMITTED, type LogEvent } from "../wire/values.js";
 import { type ErrorFrame, type ServerFrame, serverFrames } from "../wire/server-frame.js";
 import type { Ms } from "./backoff.js";
 import {
-  onGapRefused, onHistoryPage, onOlderRefused, onSyncChanges, onSyncRefused,
+  onGapRefused, onHistoryPage, onPageRefused, onSyncChanges, onSyncRefused,
 } from "./catchup.js";
 import { onAuthExpiring, onGoaway, onLastWord } from "./connect.js";
 import type { Core } from "./core.js";
@@ -114,7 +114,8 @@ function onError(core: Core, now: Ms, error: ErrorFrame): void {
     case "gap":
       return onGapRefused(core, now, asked.channel, error);
     case "older":
-      return onOlderRefused(core, asked.ticket, error);
+    case "range":
+      return onPageRefused(core, asked.ticket, error);
     case "sync":
       return onSyncRefused(core, now, error);
     case "read":

@@ -6,13 +6,18 @@ import type { Id } from "../wire/values.js";
 const GAP_PAGES_MAX = 5;
 const PAGES_MAX = 7;
 
+/** A page that somebody waits for. */
+export type AskedPage =
+  | { for: "older"; channel: Id; ticket: number; to: number }
+  | { for: "range"; channel: Id; ticket: number };
+
 export type Asked =
+  | AskedPage
   | { for: "send"; channel: Id }
   | { for: "open"; channel: Id }
   /** How many people's messages there are, of a channel that is open. */
   | { for: "head"; channel: Id }
   | { for: "gap"; channel: Id }
-  | { for: "older"; channel: Id; ticket: number; to: number }
   | { for: "sync" }
   | { for: "read"; channel: Id }
   | { for: "auth" };
@@ -43,7 +48,7 @@ export class Requests {
 
   private count(asked: Asked, by: 1 | -1): void {
     if (asked.for === "gap") this.gapPages += by;
-    if (asked.for === "gap" || asked.for === "older") this.pages += by;
+    if (asked.for === "gap" || "ticket" in asked) this.pages += by;
   }
 
   onGapPage(): void {
@@ -62,24 +67,18 @@ export class Requests {
     return this.pages < PAGES_MAX;
   }
 
-  isOpening(channel: Id): boolean {
-    for (const asked of this.open.values()) if (asked.for === "open" && asked.channel === channel) return true;
-    return false;
-  }
-
-  isCounting(channel: Id): boolean {
-    for (const asked of this.open.values()) if (asked.for === "head" && asked.channel === channel) return true;
-    return false;
+  /** Whether this was asked, of the channel if one is given. */
+  has(what: Asked["for"], channel?: Id): boolean {
+    return this.some((asked) => asked.for === what && (channel === undefined || ("channel" in asked && asked.channel === channel)));
   }
 
   /** Whether anything was asked that is always answered. A READ is not. */
   wait(): boolean {
-    for (const asked of this.open.values()) if (asked.for !== "read") return true;
-    return false;
+    return this.some((asked) => asked.for !== "read");
   }
 
-  isSyncing(): boolean {
-    for (const asked of this.open.values()) if (asked.for === "sync") return true;
+  private some(is: (asked: Asked) => boolean): boolean {
+    for (const asked of this.open.values()) if (is(asked)) return true;
     return false;
   }
 

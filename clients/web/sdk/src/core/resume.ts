@@ -82,7 +82,7 @@ export function onWelcome(core: Core, now: Ms, welcome: WelcomeFrame): void {
 /** Cursors that were not answered in time. */
 export function giveUpCursors(core: Core, now: Ms): void {
   for (const id of core.known.keys()) {
-    if (!core.aliases.isOpening(id) || core.requests.isOpening(id)) continue;
+    if (!core.aliases.isOpening(id) || core.requests.has("open", id)) continue;
     core.aliases.forget(id);
     noteGap(core, now, id);
   }

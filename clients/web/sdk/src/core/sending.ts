@@ -14,35 +14,38 @@ import { Channel } from "./channel.js";
 import { dropConnection, onLastWord } from "./connect.js";
 import type { Core } from "./core.js";
 import type { OutboxItem } from "./outbox.js";
-import { dropUnplaced, noteGap, onSettled, place, skipTo } from "./placing.js";
+import { dropUnplaced, noteGap, onSettled, place, sendGone, skipTo } from "./placing.js";
 import { onCounted } from "./reading.js";
 
 /** The application's message: stored before its first byte leaves. */
 export function onSend(core: Core, item: OutboxItem): void {
-  touch(core, item.channel);
+  core.outbox.push(keep(core, item));
+}
+
+/** Where it stands behind what is here now, it stays if it should be refused. */
+function keep(core: Core, message: OutboxItem): OutboxItem {
+  const channel = touch(core, message.channel);
+  const item = { ...message, ...(channel && { after: channel.log.have }) };
   core.out.persist.push({ put: "outbox", item });
-  core.outbox.push(item);
+  core.outboxChanged.add(item.channel);
+  return item;
 }
 
 /** A message that was refused goes once more, as the newest of its channel; under `newKey` if its own may not be used again. */
 export function onRetry(core: Core, key: MessageKey, newKey: MessageKey, createdMs: number): void {
   if (!core.outbox.wasRefused(key)) return;
-  const { id, refused: _, ...message } = core.outbox.cancel(key)!;
-  core.out.persist.push({ remove: "outbox", id });
-  core.out.events.push({ is: "send-cancelled", channel: message.channel, key });
-  const item = { ...message, id: core.outbox.nextId(), key: newKey, createdMs };
-  if (newKey !== key) return onSend(core, item);
-  touch(core, item.channel);
-  core.out.persist.push({ put: "outbox", item });
-  core.outbox.pushAgain(item);
+  const item = core.outbox.cancel(key)!;
+  sendGone(core, item);
+  const { refused: _, after: _before, ...message } = item;
+  const again = { ...message, id: core.outbox.nextId(), key: newKey, createdMs };
+  if (newKey !== key) return onSend(core, again);
+  core.outbox.pushAgain(keep(core, again));
 }
 
 /** The person has seen that this message was refused, or takes it back before it left: it is forgotten. */
 export function onDismiss(core: Core, key: MessageKey): void {
   const item = core.outbox.cancel(key);
-  if (!item) return;
-  core.out.persist.push({ remove: "outbox", id: item.id });
-  core.out.events.push({ is: "send-cancelled", channel: item.channel, key });
+  if (item) sendGone(core, item);
 }
 
 function touch(core: Core, id: Id): Channel | undefined {
@@ -68,6 +71,7 @@ export function nextSendAt(core: Core): Ms {
 function sendNext(core: Core, channel: Id, alias: number): void {
   const frame = core.outbox.nextFrame(channel);
   if (!frame) return;
+  core.outboxChanged.add(channel);
   const request = core.requests.ask({ for: "send", channel });
   const sends = frame.map(({ item: { key, kind, tail }, flags }) => ({ key, alias, kind, flags, tail }));
   if (sends.length === 1) core.put({ is: "send", request, send: sends[0]! });
@@ -82,6 +86,7 @@ export function onSendAck(core: Core, now: Ms, request: number, acks: Ack[]): vo
 }
 
 export function onSendRefused(core: Core, now: Ms, channel: Id, error: ErrorFrame): void {
+  core.outboxChanged.add(channel);
   const refusal = core.outbox.onRefused(channel, error, now, core.jitter);
   if (!refusal) return core.distrust(now);
   switch (refusal.is) {

@@ -33,6 +33,9 @@ export const Code = {
   quarantined: 4603,
 } as const;
 
+/** Whether it is one of the protocol's, and not of the transport below. */
+export const isProtocolCode = (code: number | null): code is number => code !== null && code >= 4100 && code < 4700;
+
 /** What to do about a code. */
 export type Advice =
   | "retry-here" // 41xx: the same again, on this connection, later

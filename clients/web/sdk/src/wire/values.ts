@@ -71,19 +71,8 @@ export interface Member {
   role: MemberRole;
 }
 
+/** What a node may set by itself; its other limits are those of the protocol, see `limits.ts`. */
 export interface Limits {
-  textCharsMax: number;
-  payloadBytesMax: number;
-  frameBytesMax: number;
-  pushedBodyBytesMax: number;
-  sendManyItemsMax: number;
-  sendManyBytesMax: number;
-  sendsInFlightMax: number;
-  requestsInFlightMax: number;
-  historyItemsMax: number;
-  historyBytesMax: number;
-  syncRowsMax: number;
-  groupMembersMax: number;
   heartbeatMs: number;
   silenceMaxMs: number;
 }

@@ -42,6 +42,13 @@ function example(handle: string): string {
   return own;
 }
 
+/** The README's second example, to stand behind the first. */
+function viewed(): string {
+  const code = [...readFileSync(path("../../README.md"), "utf8").matchAll(/```ts\n(.*?)```/gs)][1]![1]!;
+  expect(code).toContain("@conch/sdk/view");
+  return `declare function draw(it: unknown): void;\n${code}`;
+}
+
 beforeAll(async () => {
   node = await Node.start();
   const [sdk, react] = [await pack("../.."), await pack("../../../react")];
@@ -60,10 +67,10 @@ afterAll(async () => {
 it("the packages hold what they should, and nothing else", () => {
   for (const files of Object.values(packed)) {
     expect(files).toEqual(expect.arrayContaining(["LICENSE-APACHE", "LICENSE-MIT", "README.md", "dist/index.js", "dist/types/index.d.ts", "package.json"]));
-    const others = files.filter((it) => !/^(LICENSE-\w+|README\.md|package\.json|dist\/(index|ticker)\.js(\.map)?|dist\/types\/.*\.d\.ts)$/.test(it));
+    const others = files.filter((it) => !/^(LICENSE-\w+|README\.md|package\.json|dist\/(index|ticker|view)\.js(\.map)?|dist\/types\/.*\.d\.ts)$/.test(it));
     expect(others).toEqual([]);
   }
-  expect(packed.sdk).toContain("dist/ticker.js");
+  expect(packed.sdk).toEqual(expect.arrayContaining(["dist/ticker.js", "dist/view.js", "dist/types/browser/view.d.ts"]));
   const installed = join(app, "node_modules");
   const manifest = JSON.parse(readFileSync(join(installed, "@conch/sdk/package.json"), "utf8")) as Record<string, unknown>;
   expect(Object.keys(manifest["dependencies"] as object)).toEqual(["flatbuffers"]);
@@ -74,8 +81,8 @@ it("the packages hold what they should, and nothing else", () => {
   expect([react["dependencies"], Object.keys(react["peerDependencies"]!)]).toEqual([undefined, ["@conch/sdk", "react"]]);
 });
 
-it("the README's example compiles in both ways of finding modules, with the declarations checked", async () => {
-  writeFileSync(join(app, "example.ts"), example("ada"));
+it("the README's examples compile in both ways of finding modules, with the declarations checked", async () => {
+  writeFileSync(join(app, "example.ts"), `${example("ada")}\n${viewed()}`);
   for (const [module, moduleResolution] of [["ESNext", "Bundler"], ["NodeNext", "NodeNext"]]) {
     const compilerOptions = {
       module, moduleResolution, target: "ES2022", lib: ["ES2023", "DOM"], types: [], strict: true, noEmit: true, skipLibCheck: false,
@@ -85,15 +92,20 @@ it("the README's example compiles in both ways of finding modules, with the decl
   }
 });
 
+const SHOWN = `
+import { View } from "@conch/sdk/view";
+const view = await View.open(client, channel.id, 10);
+console.log("shows", (await view.items()).at(-1)!.message.channel === channel.id);
+`;
 const EXPECTED = [/^\d+: hello$/, /^{.*is.*stored.*seq.*2.*}$/];
 
 it("the README's example runs in Node", async () => {
   // What the README says of Node before 22; and an end, because a chat client has none.
   writeFileSync(join(app, "sockets.mjs"), `import { WebSocket } from ${JSON.stringify(path("../../../node_modules/ws/wrapper.mjs"))};\nglobalThis.WebSocket ??= WebSocket;\n`);
-  writeFileSync(join(app, "in-node.ts"), `import "./sockets.mjs";\n${example("ada-in-node")}\nawait client.close();\n`);
+  writeFileSync(join(app, "in-node.ts"), `import "./sockets.mjs";\n${example("ada-in-node")}${SHOWN}await client.close();\n`);
   await build({ entryPoints: [join(app, "in-node.ts")], outfile: join(app, "in-node.mjs"), format: "esm", target: "node20", packages: "external" });
   const lines = (await run(process.execPath, ["in-node.mjs"], app)).trim().split("\n");
-  for (const expected of EXPECTED) expect(lines).toContainEqual(expect.stringMatching(expected));
+  for (const expected of [...EXPECTED, /^shows true$/]) expect(lines).toContainEqual(expect.stringMatching(expected));
 });
 
 it("the README's example, bundled, runs in Chromium", { timeout: 120_000 }, async () => {

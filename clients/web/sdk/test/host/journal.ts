@@ -6,7 +6,7 @@
 import { closeSync, ftruncateSync, mkdirSync, openSync, readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { type Store, openStore } from "../../src/browser/store.js";
-import type { Loaded, MessageRow, Persist } from "../../src/core/persist.js";
+import type { Loaded, MemberRow, MessageRow, Persist } from "../../src/core/persist.js";
 import type { Id } from "../../src/wire/values.js";
 
 const packed = (_: string, value: unknown): unknown =>
@@ -49,6 +49,10 @@ export class JournaledStore implements Store {
 
   messages(channel: Id, before: number, limit: number): Promise<MessageRow[]> {
     return this.inner.messages(channel, before, limit);
+  }
+
+  members(channel: Id): Promise<MemberRow[]> {
+    return this.inner.members?.(channel) ?? Promise.resolve([]);
   }
 
   close(): void {
