@@ -21,7 +21,9 @@ import { Welcome } from "../src/generated/conch/welcome.js";
 import { checkTable, shapes } from "../src/wire/check.js";
 import type { ClientFrame, Send } from "../src/wire/client-frame.js";
 import type { ServerFrame } from "../src/wire/server-frame.js";
-import { type ChannelHead, type Id, type LogEvent, type Member, halves, idFrom, toHex } from "../src/wire/values.js";
+import { type ChannelHead, type Id, type LogEvent, type Member, halves, toHex } from "../src/wire/values.js";
+
+const idFrom = (lo: number, hi: number): Id => String((BigInt(hi) << 32n) | BigInt(lo));
 
 const kinds = ["unknown", "direct", "group", "self"];
 const roles = ["", "member", "admin", "owner"];

@@ -284,7 +284,7 @@ describe("a channel to work with", () => {
     expect(await channel.newer(0, 5)).toEqual([]);
     await until(() => channel.info()?.heldTo === 40);
     const pages = server.seen.pages;
-    expect([seqs(await channel.newer(34, 4)), seqs(await channel.newer(38, 10)), await channel.newer(40, 5)]).toEqual([range(35, 38), [39, 40], []]);
+    expect([seqs(await channel.newer(34, 4)), seqs(await channel.newer(38, 10)), await channel.newer(40, 5), await channel.newer(NaN, 5), await channel.newer(5, 0)]).toEqual([range(35, 38), [39, 40], [], [], []]);
     expect([seqs(await channel.range(31, 40)), seqs(await channel.range(33, 34)), seqs(await channel.range(39, 1_000)), await channel.range(5, 4)]).toEqual([
       range(31, 40), [33, 34], [39, 40], [],
     ]);
@@ -292,11 +292,12 @@ describe("a channel to work with", () => {
     // A page of this node's has seven.
     expect([seqs(await channel.newer(10, 5)), seqs(await channel.range(-3, 32))]).toEqual([range(11, 15), range(1, 32)]);
     expect(server.seen.pages).toBe(pages + 1 + 5);
+    expect([seqs(await channel.range(25, 60)), await channel.range(41, 50)]).toEqual([range(25, 40), []]);
     expect([channel.info()!.heldFrom, seqs(await client.messages("1", 100))]).toEqual([31, range(31, 40)]);
     for (const [from, to] of [[1, 1_001], [1, NaN], [-Infinity, 3]] as const) await expect(channel.range(from, to)).rejects.toMatchObject({ code: "invalid" });
     reachable = false;
     sockets.at(-1)!.lost(1006);
-    expect([seqs(await channel.newer(34, 100)), seqs(await channel.range(31, 33))]).toEqual([range(35, 40), range(31, 33)]);
+    expect([seqs(await channel.newer(34, 100)), seqs(await channel.range(31, 33)), await channel.range(41, 50)]).toEqual([range(35, 40), range(31, 33), []]);
     await expect(channel.newer(29, 5)).rejects.toMatchObject({ code: "offline" });
     await expect(channel.range(30, 33)).rejects.toMatchObject({ code: "offline" });
     await client.close();

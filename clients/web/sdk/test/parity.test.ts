@@ -2,7 +2,7 @@
 
 import { describe, expect, it } from "vitest";
 import { Core } from "../src/core/core.js";
-import type { Outputs } from "../src/core/out.js";
+import { type Outputs, noOutputs } from "../src/core/out.js";
 import { Marks } from "../src/core/marks.js";
 import type { OutboxItem } from "../src/core/outbox.js";
 import { type ChannelRow, type Persist, emptyMeta } from "../src/core/persist.js";
@@ -29,6 +29,8 @@ class Device {
   private now = 10;
   /** The last request. */
   asked = 0;
+  /** What followed from being connected. */
+  opened = noOutputs();
 
   constructor(have: number, outbox: OutboxItem[] = []) {
     this.core = new Core({ seed: 1 }, { meta: { ...emptyMeta(), user: ME, generation: 7 }, channels: [row(have)], outbox });
@@ -44,7 +46,7 @@ class Device {
       resumed: true, node: "n", limits: { heartbeatMs: 0, silenceMaxMs: 0 },
     });
     const head = { channel: ID, headSeq: have, headOrdinal: have, readSeq: 0, readOrdinal: 0, mentions: 0 };
-    this.take({ is: "channel-opened", request: 0, alias: 1, head, kind: "group", title: "", peer: null, firstSeq: 1, resync: false });
+    this.opened = this.take({ is: "channel-opened", request: 0, alias: 1, head, kind: "group", title: "", peer: null, firstSeq: 1, resync: false });
     return this;
   }
 
@@ -78,7 +80,7 @@ describe("a message on its way", () => {
     const device = new Device(3);
     expect([said(device.send(1)), device.core.sending()]).toEqual([[[]], []]);
     device.online(3);
-    expect(device.core.sending()).toEqual([key(1)]);
+    expect([said(device.opened), device.core.sending()]).toEqual([[[key(1)]], [key(1)]]);
     // What gathers behind a frame waits for the next one.
     expect(said(device.send(2))).toEqual([[key(1)]]);
     const acked = device.take({ is: "send-ack", request: device.asked, acks: [{ seq: 4, timeMs: 8, flags: 0 }] });
@@ -114,6 +116,26 @@ describe("a message on its way", () => {
     expect(stepsOf(unknown, "outbox")).not.toHaveProperty("0.item.after");
   });
 
+  it("is sent from its ack until it has its place; both are said", () => {
+    const device = new Device(3).online(3);
+    device.send(1);
+    const acked = device.take({ is: "send-ack", request: device.asked, acks: [{ seq: 5, timeMs: 8, flags: 0 }] });
+    expect([said(acked), device.core.outboxItems()]).toMatchObject([[[]], [{ key: key(1), stored: { seq: 5 } }]]);
+    const [placed] = device.push(event(4));
+    expect([said(placed!), device.core.outboxItems()]).toEqual([[[]], []]);
+    expect(said(device.push(event(6))[0]!)).toEqual([]);
+  });
+
+  it("that is sent again where its channel is not known any more has no place among the others", () => {
+    const device = new Device(3).online(3);
+    device.send(1);
+    device.take(refusal(device.asked, Code.forbidden));
+    device.do({ is: "closed", connection: 1, code: 4300 });
+    device.do({ is: "retry", key: key(1), newKey: key(1), createdMs: 5 });
+    expect(device.core.outboxItems()).toMatchObject([{ key: key(1) }]);
+    expect(device.core.outboxItems()[0]).not.toHaveProperty("after");
+  });
+
   it("leaves when its place is passed, or will not be reached: that is said", () => {
     const passed = new Device(5).online(5);
     passed.send(1);
@@ -123,7 +145,8 @@ describe("a message on its way", () => {
     const ahead = new Device(3, [{ id, channel, key: key(4), kind, flags, tail, createdMs, stored: { seq: 6, timeMs: 1 } }]);
     const stopped = ahead.do({ is: "start" });
     expect(stopped.events.some((it) => it.is === "send-gone")).toBe(false);
-    ahead.do({ is: "closed", connection: 1, code: 4300 });
+    const afresh = ahead.do({ is: "closed", connection: 1, code: 4300 });
+    expect(afresh.events).toEqual(expect.arrayContaining([{ is: "send-gone", channel: ID, key: key(4) }, { is: "outbox", channel: ID, sending: [] }]));
     expect(ahead.core.outboxItems()).toEqual([]);
   });
 });
@@ -188,6 +211,10 @@ describe("the newest message of a channel", () => {
       is: "history-page", request: device.asked, channel: ID, generation: 7, coveredFrom: 1, coveredTo: 2, firstSeq: 1, headSeq: 3, events: [event(1), event(2)],
     });
     expect(device.core.channels()).toMatchObject([{ last: { seq: 2 }, heldFrom: 1 }]);
+    device.push(event(4));
+    expect(device.core.channels()).toMatchObject([{ last: { seq: 4 } }]);
+    device.core.known.get(ID)!.sawEvent(event(3));
+    expect(device.core.channels()).toMatchObject([{ last: { seq: 4 } }]);
   });
 });
 

@@ -338,7 +338,7 @@ export class Client {
    */
   async newer(channel: Id, after: number, items: number): Promise<Message[]> {
     const { heldTo, headSeq, firstSeq } = this.known.get(channel) ?? { heldTo: 0, headSeq: 0, firstSeq: 1 };
-    if (after >= headSeq || items <= 0) return [];
+    if (!(after < headSeq && items > 0)) return [];
     const held = await this.held(channel, after + 1, Math.min(after + items, heldTo));
     return held ?? this.loadRange(channel, Math.max(after + 1, firstSeq), headSeq, items);
   }
@@ -351,11 +351,13 @@ export class Client {
     if (!(to - from < RANGE_EVENTS_MAX)) throw new ApiError("invalid", 0, `a range has at most ${RANGE_EVENTS_MAX} events`, 0);
     const first = Math.max(from, 1);
     const last = Math.min(to, this.known.get(channel)?.headSeq ?? to);
+    if (first > last) return [];
     const held = await this.held(channel, first, last);
     if (held) return held;
     const found: Message[] = [];
-    for (let next = first; next <= last; next = found.at(-1)!.seq + 1) {
-      const page = await this.loadRange(channel, next, last, HISTORY_ITEMS_MAX);
+    // Also above what this device has heard of.
+    for (let next = first; next <= to; next = found.at(-1)!.seq + 1) {
+      const page = await this.loadRange(channel, next, to, HISTORY_ITEMS_MAX);
       if (page.length === 0) break;
       found.push(...page);
     }

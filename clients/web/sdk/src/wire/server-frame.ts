@@ -23,7 +23,7 @@ import { FrameError } from "./error.js";
 import { FRAME_BYTES_MAX, HEADER_BYTES } from "./limits.js";
 import {
   type Ack, type ChannelHead, type ChannelKind, type Id, type Limits, type LogEvent, type Member, type PendingAnswer,
-  type SyncRow, TABLE, channelKind, idFrom, memberRole,
+  type SyncRow, TABLE, channelKind, memberRole,
 } from "./values.js";
 
 export interface WelcomeFrame {
@@ -137,10 +137,7 @@ class Reader {
     return value;
   }
   id(): Id {
-    const lo = this.u32();
-    const hi = this.u32();
-    if (hi >= 0x8000_0000) throw new FrameError("bit 63 of an id is set");
-    return idFrom(lo, hi);
+    return String(this.big());
   }
   time(): number {
     const lo = this.u32();

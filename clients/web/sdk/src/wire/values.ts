@@ -102,10 +102,6 @@ export function fromHex(hex: string): Uint8Array {
   return bytes;
 }
 
-export function idFrom(lo: number, hi: number): Id {
-  return hi === 0 ? String(lo) : String((BigInt(hi) << 32n) | BigInt(lo));
-}
-
 /** Low and high half of an id. Throws on what is not one. */
 export function halves(id: Id): [lo: number, hi: number] {
   const value = BigInt(id);
