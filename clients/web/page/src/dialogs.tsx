@@ -1,10 +1,10 @@
 /** A new conversation; one's devices; a word before logging out. */
 
-import type { Device, Person } from "@conch/sdk";
-import { useEffect, useState } from "preact/hooks";
+import type { Device, Id, Person } from "@conch/sdk";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { useFinder, useWork } from "./finding.js";
 import { clean } from "./names.js";
-import { Dialog, ErrorLine, Icon } from "./parts.js";
+import { AskFirst, Dialog, ErrorLine, Icon } from "./parts.js";
 import { route, useChat } from "./state.js";
 import { brief, dayName } from "./time.js";
 
@@ -120,15 +120,23 @@ function NewGroup({ onDone }: { onDone: () => void }) {
 
 export function Devices({ onClose }: { onClose: () => void }) {
   const { client } = useChat();
-  const { error, run } = useWork();
+  const { busy, error, run } = useWork();
+  const list = useRef<HTMLUListElement>(null);
   const [devices, setDevices] = useState<Device[] | null>(null);
   const load = async (): Promise<void> => setDevices(await client.devices());
   useEffect(() => run(load), []);
+  const remove = (device: Id): void =>
+    run(async () => {
+      await client.removeDevice(device);
+      await load();
+      // What had the focus went with it.
+      list.current?.focus();
+    });
   return (
     <Dialog title="Devices" onClose={onClose}>
       <p class="muted">Where you are logged in. Log out what you do not know.</p>
       {devices === null && !error && <p class="muted" role="status">Loading…</p>}
-      <ul class="members">
+      <ul class="members" ref={list} tabIndex={-1} aria-label="Where you are logged in">
         {devices?.map((it) => (
           <li key={it.device}>
             <span class="member-name">
@@ -136,9 +144,12 @@ export function Devices({ onClose }: { onClose: () => void }) {
               <span class="muted">Since {dayName(it.createdMs).toLocaleLowerCase()}{it.current ? "" : `, last used ${brief(it.seenMs)}`}</span>
             </span>
             {!it.current && (
-              <button type="button" class="quiet danger-text" onClick={() => run(async () => (await client.removeDevice(it.device), load()))}>
-                Log out<span class="visually-hidden"> {clean(it.name, "device")}</span>
-              </button>
+              <AskFirst
+                class="quiet danger-text" question={`Log “${clean(it.name, "Unnamed device")}” out? Somebody has to log in there again.`}
+                yes="Log out" no="Keep" busy={busy} onYes={() => remove(it.device)}
+              >
+                Log out<span class="visually-hidden"> {clean(it.name, "Unnamed device")}</span>
+              </AskFirst>
             )}
           </li>
         ))}

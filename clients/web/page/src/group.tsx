@@ -1,22 +1,31 @@
 /** A group: its name, who is in it, and leaving it. */
 
-import type { ChannelInfo, ChannelMember } from "@conch/sdk";
-import { useEffect, useState } from "preact/hooks";
+import type { ChannelInfo, ChannelMember, Id } from "@conch/sdk";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { useFinder, useWork } from "./finding.js";
 import { clean } from "./names.js";
-import { Avatar, Dialog, ErrorLine } from "./parts.js";
+import { AskFirst, Avatar, Dialog, ErrorLine } from "./parts.js";
 import { useChat } from "./state.js";
 
 export function GroupDialog({ info, title, onClose }: { info: ChannelInfo; title: string; onClose: () => void }) {
   const { client, people } = useChat();
   const { busy, error, run } = useWork();
   const [members, setMembers] = useState<ChannelMember[] | null>(null);
-  const [isLeaving, setLeaving] = useState(false);
+  const list = useRef<HTMLUListElement>(null);
   const load = async (): Promise<void> => {
-    const list = await client.members(info.channel);
-    for (const it of list) people.learn(it);
-    setMembers(list.sort(byRoleAndName));
+    const all = await client.members(info.channel);
+    for (const it of all) people.learn(it);
+    setMembers(all.sort(byRoleAndName));
   };
+  /** Offline there may be somebody whose names this device does not know. */
+  const nameOf = (it: ChannelMember): string => (it.handle === "" ? people.display(it.user) : clean(it.displayName, it.handle));
+  const remove = (user: Id): void =>
+    run(async () => {
+      await client.removeMember(info.channel, user);
+      await load();
+      // What had the focus went with them.
+      list.current?.focus();
+    });
   useEffect(() => {
     if (info.left) return;
     run(load);
@@ -42,18 +51,20 @@ export function GroupDialog({ info, title, onClose }: { info: ChannelInfo; title
       <section class="dialog-section" aria-label="Members">
         <h3>{members === null ? "Members" : members.length === 1 ? "1 member" : `${members.length} members`}</h3>
         {members === null && !error && <p class="muted" role="status">Loading…</p>}
-        <ul class="members">
+        <ul class="members" ref={list} tabIndex={-1} aria-label="Who is in the group">
           {members?.map((it) => (
             <li key={it.user}>
-              <Avatar id={it.user} name={clean(it.displayName, it.handle)} />
+              <Avatar id={it.user} name={nameOf(it)} />
               <span class="member-name">
-                <span dir="auto">{clean(it.displayName, it.handle)}{it.user === client.user ? " (you)" : ""}</span>
-                <span class="muted">@{it.handle}{it.role === "member" ? "" : ` · ${it.role}`}</span>
+                <span dir="auto">{nameOf(it)}{it.user === client.user ? " (you)" : ""}</span>
+                <span class="muted">{it.handle && `@${it.handle}`}{it.role === "member" ? "" : ` · ${it.role}`}</span>
               </span>
               {mayManage && it.user !== client.user && it.role !== "owner" && (
-                <button type="button" class="quiet" onClick={() => run(async () => (await client.removeMember(info.channel, it.user), load()))}>
-                  Remove<span class="visually-hidden"> {it.handle}</span>
-                </button>
+                <AskFirst
+                  class="quiet" question={`Remove ${nameOf(it)} from the group?`} yes="Remove" no="Keep" busy={busy} onYes={() => remove(it.user)}
+                >
+                  Remove<span class="visually-hidden"> {it.handle || nameOf(it)}</span>
+                </AskFirst>
               )}
             </li>
           ))}
@@ -61,15 +72,9 @@ export function GroupDialog({ info, title, onClose }: { info: ChannelInfo; title
         {mayManage && <Add info={info} onAdded={load} />}
       </section>
       <ErrorLine text={error} />
-      {isLeaving ? (
-        <p class="confirm">
-          <span>Leave for good? Somebody has to add you again.</span>
-          <button type="button" class="danger" aria-busy={busy} onClick={leave}>Leave</button>
-          <button type="button" onClick={() => setLeaving(false)} autoFocus>Stay</button>
-        </p>
-      ) : (
-        <button type="button" class="quiet danger-text" onClick={() => setLeaving(true)}>Leave the group</button>
-      )}
+      <AskFirst class="quiet danger-text" question="Leave for good? Somebody has to add you again." yes="Leave" no="Stay" busy={busy} onYes={leave}>
+        Leave the group
+      </AskFirst>
     </Dialog>
   );
 }

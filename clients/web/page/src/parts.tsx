@@ -1,7 +1,7 @@
 /** Small parts that several places draw: avatars, icons, a dialog with a form, a line about an error. */
 
 import { Component, type ComponentChildren, type ComponentType } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { hue, initials } from "./names.js";
 
 /** Draws again only when something that it is given is another: for what is drawn by the hundred. */
@@ -79,6 +79,51 @@ export function Dialog({ title, onClose, children }: { title: string; onClose: (
         {children}
       </div>
     </dialog>
+  );
+}
+
+interface AskFirstProps {
+  /** Of the button. */
+  class: string;
+  question: string;
+  /** What is done, in a word; and the way out. */
+  yes: string;
+  no: string;
+  busy: boolean;
+  onYes: () => void;
+  /** What is on the button. */
+  children: ComponentChildren;
+}
+
+/**
+ * A button for what cannot be taken back: it asks first, in its own place. The focus goes to the way out, which Escape is too, and
+ * back to the button from there.
+ */
+export function AskFirst({ class: look, question, yes, no, busy, onYes, children }: AskFirstProps) {
+  const [asks, setAsks] = useState(false);
+  const [button, wayOut] = [useRef<HTMLButtonElement>(null), useRef<HTMLButtonElement>(null)];
+  const asked = useRef(false);
+  const id = useId();
+  useLayoutEffect(() => {
+    if (asks) wayOut.current?.focus();
+    else if (asked.current) button.current?.focus();
+    asked.current = asks;
+  }, [asks]);
+  if (!asks) return <button type="button" class={look} ref={button} onClick={() => setAsks(true)}>{children}</button>;
+  return (
+    <div
+      class="confirm" role="group" aria-labelledby={id}
+      onKeyDown={(event) => {
+        if (event.key !== "Escape") return;
+        // The dialog around it stays.
+        event.preventDefault();
+        setAsks(false);
+      }}
+    >
+      <span id={id} dir="auto">{question}</span>
+      <button type="button" class="danger" aria-busy={busy} onClick={onYes}>{yes}</button>
+      <button type="button" ref={wayOut} onClick={() => setAsks(false)}>{no}</button>
+    </div>
   );
 }
 

@@ -59,6 +59,31 @@ describe("when something breaks", () => {
     expect(await bubbles(ada.page)).toEqual(["hello", ...counted("later", 10)]);
   });
 
+  it("a message is shown as sending until the node has it, and what gathers behind it as waiting", async () => {
+    const [ada] = await stage.pair();
+    let held: (() => void)[] | null = null;
+    await ada.page.routeWebSocket(/\/v1\/ws$/, (socket) => {
+      const server = socket.connectToServer();
+      server.onMessage((message) => (held ? void held.push(() => socket.send(message)) : socket.send(message)));
+    });
+    await ada.page.reload();
+    await ada.say("one");
+    await until("it is sent", async () => (await placed(ada.page)).join() === "hello,one");
+    held = [];
+    await ada.say("two");
+    const state = (text: string): Promise<string | null> =>
+      ada.page.locator(".row-pending", { hasText: text }).locator(".visually-hidden").textContent();
+    await until("its answer is awaited", async () => (await state("two")) === "Sending");
+    expect(await ada.page.locator(".entry-line").textContent()).toBe("Sending: two");
+    await ada.say("three");
+    await until("it waits", async () => (await state("three")) === "Waiting to be sent");
+    expect(await state("two")).toBe("Sending");
+    expect(await ada.page.locator(".entry-line").textContent()).toBe("Waiting: three");
+    for (const pass of held.splice(0)) pass();
+    held = null;
+    await until("both are sent", async () => (await placed(ada.page)).join() === "hello,one,two,three");
+  });
+
   it("three tabs of one account: one outbox, equal unread, and another leads when the leader is closed", async () => {
     const [ada, grace] = await stage.pair();
     const tabs = [ada.page, await ada.newTab(), await ada.newTab()];
@@ -172,6 +197,7 @@ describe("when something breaks", () => {
     await ada.menu("Devices");
     await until("both are listed", async () => (await ada.page.locator(".members li").count()) === 2);
     await ada.page.getByRole("dialog").getByRole("button", { name: /^Log out/ }).click();
+    await ada.page.getByRole("button", { name: "Log out", exact: true }).click();
     await until("one is left", async () => (await ada.page.locator(".members li").count()) === 1);
     await phone.context.setOffline(false);
     for (const page of [phone.page, tab]) await page.getByText("is there again when you log in").waitFor();

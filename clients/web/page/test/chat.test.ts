@@ -65,6 +65,7 @@ describe("chat", () => {
     // The owner first, then by name.
     expect(await ada.page.locator(".members .member-name > span:first-child").allTextContents()).toEqual(["Ada (you)", "Grace", "Linus"]);
     await ada.page.getByRole("button", { name: `Remove ${linus.handle}` }).click();
+    await ada.page.getByRole("button", { name: "Remove", exact: true }).click();
     await linus.page.getByText("You are not in this group any more").waitFor();
     await ada.page.getByRole("button", { name: "Close" }).click();
 
@@ -76,6 +77,62 @@ describe("chat", () => {
     await grace.page.getByRole("button", { name: "Leave", exact: true }).click();
     await grace.page.getByText("You are not in this group any more").waitFor();
     await ada.page.getByRole("log").getByText("Grace left").waitFor();
+  });
+
+  it("what cannot be taken back asks first: nothing happens before the answer, with the keyboard alone", async () => {
+    const author = await stage.author("Ada");
+    const ada = await stage.device(author.handle);
+    const linus = await stage.person("Linus", "Linus T.");
+    const channel = await author.group("Harbour", [linus.handle]);
+    await author.write(channel, ["welcome"]);
+    await ada.open(/Harbour/);
+    const focus = (): Promise<string> =>
+      ada.page.evaluate(() => {
+        const it = document.activeElement as HTMLElement;
+        return it.getAttribute("aria-label") ?? it.textContent ?? "";
+      });
+    const press = (key: string): Promise<void> => ada.page.keyboard.press(key);
+    const asked: string[] = [];
+    ada.page.on("request", (request) => void (request.method() === "DELETE" && asked.push(new URL(request.url()).pathname)));
+    /** Presses a button, looks at the question, and takes both ways out of it. */
+    const asks = async (button: string, question: string, no: string): Promise<void> => {
+      await ada.page.getByRole("button", { name: button, exact: true }).focus();
+      for (const wayOut of ["Escape", "Enter"]) {
+        await press("Enter");
+        await ada.page.getByRole("group", { name: question }).waitFor();
+        expect(await focus()).toBe(no);
+        await press(wayOut);
+        await ada.page.getByRole("group", { name: question }).waitFor({ state: "detached" });
+        expect(await focus()).toBe(button);
+      }
+      await press("Enter");
+      await press("Shift+Tab");
+    };
+
+    await ada.page.getByRole("button", { name: "Members" }).click();
+    await until("who is in it", async () => (await ada.page.locator(".members li").count()) === 2);
+    await asks("Leave the group", "Leave for good? Somebody has to add you again.", "Stay");
+    await press("Escape");
+    await asks(`Remove ${linus.handle}`, "Remove Linus T. from the group?", "Keep");
+    expect([asked, await focus(), await ada.page.locator(".members li").count()]).toEqual([[], "Remove", 2]);
+    await press("Enter");
+    await until("he is out", async () => (await ada.page.locator(".members li").count()) === 1);
+    expect(asked).toHaveLength(1);
+    // What had the focus went with him.
+    await until("the focus is in the list", async () => (await focus()) === "Who is in the group");
+    await press("Escape");
+    await ada.page.getByRole("dialog").waitFor({ state: "detached" });
+
+    await ada.menu("Devices");
+    const devices = ada.page.locator(".members li");
+    await until("both devices", async () => (await devices.count()) === 2);
+    const name = (await devices.getByRole("button").textContent())!.replace("Log out ", "");
+    await asks(`Log out ${name}`, `Log “${name}” out? Somebody has to log in there again.`, "Keep");
+    expect([asked.length, await focus(), await devices.count()]).toEqual([1, "Log out", 2]);
+    await press("Enter");
+    await until("one is left", async () => (await devices.count()) === 1);
+    expect(asked).toHaveLength(2);
+    await until("the focus is in the list", async () => (await focus()) === "Where you are logged in");
   });
 
   it("log-out forgets everything on the device, log-in brings it back; a wrong word says so", async () => {
