@@ -7,7 +7,7 @@ use clap::Parser;
 use conch_gateway::cli::{Cli, run};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     // Failpoints that the environment names; without the feature this is nothing.

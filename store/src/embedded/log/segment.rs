@@ -17,6 +17,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use memmap2::MmapMut;
+
 use crate::Lsn;
 
 /// Where records begin.
@@ -214,23 +216,31 @@ impl Segment {
         Ok(())
     }
 
-    /// The whole file, padded with zeros or cut to `bytes`.
-    pub(in crate::embedded) fn read_all(&self, bytes: usize) -> io::Result<Vec<u8>> {
-        let mut out = vec![0; bytes];
-        let mut filled = 0;
-        while filled < bytes {
-            match self.file.read_at(&mut out[filled..], filled as u64)? {
-                0 => break,
-                count => filled += count,
-            }
-        }
+    /// The whole file, padded with zeros or cut to `bytes`. In memory of its own, which goes back to the system at once: an
+    /// allocator would keep it for others.
+    pub(in crate::embedded) fn read_all(&self, bytes: usize) -> io::Result<MmapMut> {
+        let mut out = MmapMut::map_anon(bytes)?;
+        self.read_into(&mut out)?;
         Ok(out)
     }
 
     /// The bytes of the header's place.
     pub(in crate::embedded) fn read_front(&self) -> io::Result<Vec<u8>> {
-        let bytes = self.bytes()?.min(DATA_START);
-        self.read_all(bytes as usize)
+        let mut out = vec![0; self.bytes()?.min(DATA_START) as usize];
+        self.read_into(&mut out)?;
+        Ok(out)
+    }
+
+    /// What the file has of it, from its beginning.
+    fn read_into(&self, out: &mut [u8]) -> io::Result<()> {
+        let mut filled = 0;
+        while filled < out.len() {
+            match self.file.read_at(&mut out[filled..], filled as u64)? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        Ok(())
     }
 
     /// Size of the file.
