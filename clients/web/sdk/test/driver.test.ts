@@ -304,7 +304,7 @@ describe("a channel to work with", () => {
   });
 
   it("who is in it: from the first event on without asking, with the node's names once it said them, also without a connection", async () => {
-    const list = [["20", "owner", 1, "grace", "Grace"], [ME, "member", 1, "ada", "Ada"]].map(([user_id, role, joined_seq, handle, display_name]) => ({
+    const list = [["20", "owner", 1, "grace", "Grace"], [ME, "member", 3, "ada", "Ada"]].map(([user_id, role, joined_seq, handle, display_name]) => ({
       user_id, role, joined_seq, handle, display_name,
     }));
     const answers: (() => Response)[] = [];
@@ -326,7 +326,7 @@ describe("a channel to work with", () => {
     await client.close();
     reachable = false;
     client = await open();
-    expect(await client.members("1")).toMatchObject([{ user: ME, role: "member", handle: "ada" }, { user: "20", role: "owner", displayName: "Grace", joinedSeq: 1 }]);
+    expect(await client.members("1")).toMatchObject([{ user: "20", role: "owner", displayName: "Grace", joinedSeq: 1 }, { user: ME, role: "member", handle: "ada" }]);
     await client.close();
   });
 
@@ -643,6 +643,18 @@ describe("three tabs of one account", () => {
     sockets[0]!.flush();
     expect(await one.outcome).toMatchObject({ is: "stored", seq: 3 });
     await all((tab) => states(tab) === "");
+  });
+
+  it("a handle tells what another tab's leader heard before it ended, also while the message has no place yet", async () => {
+    for (let i = 0; i < 2; i++) tabs.push(await open());
+    await all((tab) => tab.channelInfo("1")?.heldTo === 1 && tab.connection.is === "online");
+    await sentOne(tabs[1]!);
+    isHeld = true;
+    const { key, outcome } = await tabs[1]!.send("1", "one");
+    const item = { id: 9, channel: "1", key, kind: 1, flags: 0, tail: new Uint8Array(), createdMs: 0, stored: { seq: 9, timeMs: 4 } };
+    const snapshot = { connection: { is: "online" }, channels: tabs[1]!.channels(), outbox: [item], sending: [], storage: { is: "kept" } };
+    (tabs[1] as unknown as { onSnapshot(it: unknown): void }).onSnapshot(snapshot);
+    expect([await outcome, tabs[1]!.outbox("1")]).toMatchObject([{ is: "stored", seq: 9, timeMs: 4 }, [{ state: "sent" }]]);
   });
 
   it("logged out twice, and behind a close: every time to the end, and nothing stays", async () => {

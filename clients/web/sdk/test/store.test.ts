@@ -60,7 +60,7 @@ describe("store", () => {
       const came = (channel: string, user: string, joinedSeq: number): Persist => ({
         put: "members", channel, isAll: false, members: [{ user, role: "member", joinedSeq }],
       });
-      await store.apply([came("9", "7", 3)]);
+      await store.apply([came("9", "7", 3), came("9", "8", 4)]);
       expect(await known("9")).toEqual([]);
       await store.apply([{ put: "members", channel: "9", isAll: true, members: [ada, grace] }, { put: "members", channel: "90", isAll: true, members: [] }]);
       expect(await known("9")).toEqual([ada, grace]);

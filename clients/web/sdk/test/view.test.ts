@@ -61,7 +61,7 @@ describe("what it shows", () => {
   it("own messages stand in their places", async () => {
     const held = new Held(5, 8);
     held.outboxItems = [
-      own("a", 3, "refused"), own("b", 4, "refused"), own("c", 6, "refused"), own("d", 8, "sending"), own("e", 8, "refused"),
+      own("a", 3, "refused"), own("b", 4, "refused"), own("c", 6, "refused"), own("d", 6, "sending"), own("e", 8, "refused"),
       own("f", 8, "waiting"), own("g", Infinity, "refused"),
     ];
     const view = await open(held, 10);
