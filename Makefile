@@ -165,6 +165,14 @@ bench-full: setup-bench ## The same with 5 rounds and longer runs (an hour)
 	$(CARGO) build --release --locked -p conch-gateway -p conch-loadtest
 	target/release/conch-load bench --rounds 5 --seconds 10 --saturated-seconds 60 --document docs/performance.md
 
+.PHONY: flames
+flames: setup ## Flame graphs of a release build under each kind of load, into target/flames/ (installs perf and inferno if missing)
+	@command -v perf >/dev/null || { $(call as_root,apt-get update) && $(call as_root,apt-get install -y --no-install-recommends linux-perf); }
+	@command -v pgrep >/dev/null || { $(call as_root,apt-get update) && $(call as_root,apt-get install -y --no-install-recommends procps); }
+	@command -v inferno-flamegraph >/dev/null || $(CARGO) install inferno --locked
+	$(CARGO) build --release --locked -p conch-gateway -p conch-loadtest
+	tools/flames.sh target/flames
+
 .PHONY: growth
 growth: setup ## See which costs grow with members, connections, channels, stored messages; into target/bench/growth.json (half an hour)
 	$(CARGO) build --release --locked -p conch-gateway -p conch-loadtest

@@ -10,9 +10,9 @@ use anyhow::Result;
 use super::Case;
 use super::ledger::Entry;
 use crate::peers::drive::Drive;
-use crate::peers::stop::Stop;
 use crate::peers::topology::Topology;
 use crate::peers::{self, Peer};
+use crate::stop::Stop;
 
 const FEW: u32 = 200;
 const MANY: u32 = 1_200;

@@ -11,9 +11,9 @@ use super::ledger::Entry;
 use super::raw_commit::{self, CommitCounts};
 use crate::measure::disk::DiskProbe;
 use crate::peers::drive::{Drive, Load, NotHeld, Outcome};
-use crate::peers::stop::Stop;
 use crate::peers::topology::Topology;
 use crate::peers::{Class, Peer, Running};
+use crate::stop::Stop;
 
 /// Probes of the disk before and after a run.
 const PROBES: u64 = 1_000;

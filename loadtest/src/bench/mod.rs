@@ -28,8 +28,8 @@ use anyhow::{Context, Result};
 pub use case::Case;
 
 use crate::peers::conch::Template;
-use crate::peers::stop::Stop;
 use crate::peers::{self, Peer, Running};
+use crate::stop::Stop;
 use header::Header;
 use ledger::{Entry, Ledger};
 

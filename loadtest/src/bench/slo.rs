@@ -13,7 +13,7 @@ use super::ledger::Entry;
 use super::loaded;
 use crate::peers::Running;
 use crate::peers::drive::{Drive, NotHeld, Shape};
-use crate::peers::stop::Stop;
+use crate::stop::Stop;
 
 /// The objective.
 const DELIVERY_P99_US_MAX: u64 = 20_000;

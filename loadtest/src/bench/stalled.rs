@@ -9,8 +9,8 @@ use super::case::steady;
 use super::ledger::Entry;
 use crate::peers::Running;
 use crate::peers::drive::{Drive, Shape};
-use crate::peers::stop::Stop;
 use crate::peers::topology::Topology;
+use crate::stop::Stop;
 
 pub(super) const TOPOLOGY: Topology = Topology::Fan(20);
 /// Messages per second, 100 bytes each: the stalled client would get more than 1 MB.

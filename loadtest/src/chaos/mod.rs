@@ -36,6 +36,7 @@ use crate::device::{Device, DevicePlan, SharedChecker};
 use crate::http::{Api, Login};
 use crate::node::{Node, NodePlan};
 use crate::raw::{Doors, RawClient, Transport};
+use crate::stop::Stop;
 use fault::Fault;
 pub use report::ChaosReport;
 use steward::{Group, Rooms, Steward};
@@ -88,11 +89,13 @@ struct Person {
     rooms: Rooms,
 }
 
-/// Runs the proof.
-pub async fn run(plan: &ChaosPlan) -> Result<ChaosReport> {
+/// Runs the proof. When `stop` is wished the faults end early; settling and judging come as ever.
+pub async fn run(plan: &ChaosPlan, stop: &Stop) -> Result<ChaosReport> {
     let began = Instant::now();
     let mut rng = StdRng::seed_from_u64(plan.seed);
-    let mut node_plan = NodePlan::new(&plan.folder)?.config(crate::node::LIFTED_LIMITS)?;
+    let mut node_plan = NodePlan::new(&plan.folder)?
+        .config(crate::node::LIFTED_LIMITS)?
+        .in_own_group();
     if plan.quic {
         node_plan = node_plan.with_quic();
     }
@@ -131,6 +134,7 @@ pub async fn run(plan: &ChaosPlan) -> Result<ChaosReport> {
         node_plan: &node_plan,
         network: &network,
         doors: &doors,
+        stop,
     };
     let node = tokio::select! {
         node = outside.torment(node, &mut rng, &mut report) => node?,
@@ -297,6 +301,7 @@ struct Outside<'a> {
     node_plan: &'a NodePlan,
     network: &'a BadNetwork,
     doors: &'a watch::Sender<Option<Doors>>,
+    stop: &'a Stop,
 }
 
 impl Outside<'_> {
@@ -313,7 +318,10 @@ impl Outside<'_> {
             after: Duration::from_millis(500),
         };
         loop {
-            let over = Instant::now() >= until || report.kills() >= self.plan.kills_max;
+            report.ended_early |= self.stop.is_wished();
+            let over = Instant::now() >= until
+                || report.kills() >= self.plan.kills_max
+                || report.ended_early;
             if over && fault.is_harmless() {
                 return Ok(node);
             }

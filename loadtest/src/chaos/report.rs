@@ -24,6 +24,8 @@ pub struct ChaosReport {
     pub storms: Storms,
     /// What the proxies of TCP and of UDP did.
     pub network: Option<(Seen, Option<Seen>)>,
+    /// Somebody did not want to wait: fewer faults than were meant.
+    pub ended_early: bool,
     /// Groups made during the kills.
     pub groups: usize,
     /// Kills by where they happened: a failpoint, `random`, or `starting`.
@@ -74,6 +76,7 @@ impl ChaosReport {
             quic: OnTransport::default(),
             storms: Storms::default(),
             network: None,
+            ended_early: false,
             groups: 0,
             killed_at: BTreeMap::new(),
             starts: Vec::new(),
@@ -160,6 +163,9 @@ impl fmt::Display for ChaosReport {
             self.quic,
             self.loss * 100.0,
         )?;
+        if self.ended_early {
+            f.write_str(", faults ended early by a signal")?;
+        }
         if let Some((_, Some(udp))) = self.network {
             write!(
                 f,

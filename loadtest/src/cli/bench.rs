@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use conch_loadtest::bench::{self, BenchPlan, Case};
 use conch_loadtest::peers::Peer;
-use conch_loadtest::peers::stop::Stop;
+use conch_loadtest::stop::Stop;
 
 use super::say;
 

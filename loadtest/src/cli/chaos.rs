@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use conch_loadtest::chaos::{self, ChaosPlan};
+use conch_loadtest::stop::Stop;
 
 use super::say;
 
@@ -64,7 +65,10 @@ pub(crate) async fn run(args: ChaosArgs) -> Result<bool> {
         loss: args.loss_percent / 100.0,
         quic: !args.no_quic,
     };
-    let report = chaos::run(&plan).await.with_context(|| {
+    // At the first Ctrl-C the faults end and what there is is judged; at the second there is no verdict.
+    let stop = Stop::on_signals()?;
+    let judged = stop.or_again(chaos::run(&plan, &stop)).await;
+    let report = judged.with_context(|| {
         format!(
             "chaos seed {}: no verdict; again: {}",
             args.seed,

@@ -14,7 +14,6 @@ pub mod mosquitto;
 pub mod nats;
 pub mod process;
 pub mod stamp;
-pub mod stop;
 pub mod topology;
 
 use std::fmt;

@@ -65,17 +65,18 @@ impl Progress {
 
     pub(super) fn moment(&self, moment: &Moment) {
         self.say(false, || {
+            // What must not be cut off comes first: a terminal has 80 columns.
             let phase = if moment.is_warm_up { "warm-up: " } else { "" };
             format!(
-                "{phase}{} connected, {}/s sent, {}/s delivered, p50 {}, p99 {}, lag {}, {} errors, {} s left",
-                moment.connected,
+                "{phase}{} s left, {} errors, {}/s sent, {}/s shown, p50 {}, p99 {}, lag {}, {} connected",
+                moment.left_s,
+                moment.errors,
                 moment.sent,
                 moment.delivered,
                 duration(moment.p50_us),
                 duration(moment.p99_us),
                 duration(moment.lag_p99_us),
-                moment.errors,
-                moment.left_s,
+                moment.connected,
             )
         });
     }

@@ -24,8 +24,8 @@ pub use outcome::{Counts, Outcome, WireBytes};
 
 use super::Running;
 use super::codec::{Codec, Happening};
-use super::stop::Stop;
 use super::topology::{Line, Topology};
+use crate::stop::Stop;
 use line::Connection;
 use pace::Alarm;
 use tally::Tally;
