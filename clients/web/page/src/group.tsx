@@ -15,10 +15,9 @@ export function GroupDialog({ info, title, onClose }: { info: ChannelInfo; title
   const load = async (): Promise<void> => {
     const all = await client.members(info.channel);
     for (const it of all) people.learn(it);
-    setMembers(all.sort(byRoleAndName));
+    // Offline, who came since the node was asked has no names; they may be known by what they wrote.
+    setMembers(all.map((it) => (it.handle === "" ? { ...it, ...people.get(it.user) } : it)).sort(byRoleAndName));
   };
-  /** Offline there may be somebody whose names this device does not know. */
-  const nameOf = (it: ChannelMember): string => (it.handle === "" ? people.display(it.user) : clean(it.displayName, it.handle));
   const remove = (user: Id): void =>
     run(async () => {
       await client.removeMember(info.channel, user);
@@ -80,8 +79,8 @@ export function GroupDialog({ info, title, onClose }: { info: ChannelInfo; title
 }
 
 const RANK = { owner: 0, admin: 1, member: 2 };
-const byRoleAndName = (a: ChannelMember, b: ChannelMember): number =>
-  RANK[a.role] - RANK[b.role] || clean(a.displayName, a.handle).localeCompare(clean(b.displayName, b.handle));
+const nameOf = (it: ChannelMember): string => clean(it.displayName, it.handle || "…");
+const byRoleAndName = (a: ChannelMember, b: ChannelMember): number => RANK[a.role] - RANK[b.role] || nameOf(a).localeCompare(nameOf(b));
 
 function Rename({ info }: { info: ChannelInfo }) {
   const { client } = useChat();

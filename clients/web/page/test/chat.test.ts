@@ -79,6 +79,25 @@ describe("chat", () => {
     await ada.page.getByRole("log").getByText("Grace left").waitFor();
   });
 
+  it("offline, a group's members are those that this device knows of, also who came since", async () => {
+    const author = await stage.author("Ada");
+    const [grace, linus] = await Promise.all([stage.person("Grace"), stage.person("Linus")]);
+    const channel = await author.group("Harbour", [grace.handle]);
+    await author.write(channel, ["welcome"]);
+    await grace.open(/Harbour/);
+    await grace.page.locator(".conversation-title p", { hasText: "2 members" }).waitFor();
+    await author.addMember(channel, linus.handle);
+    await grace.page.getByRole("log").getByText(/added Linus/).waitFor();
+    await grace.context.setOffline(true);
+    await grace.page.getByText("You are offline").waitFor();
+    await grace.page.getByRole("button", { name: "Members" }).click();
+    await until("all are there", async () => (await grace.page.locator(".members li").count()) === 3);
+    expect(await grace.page.locator(".members .member-name").allTextContents()).toEqual([
+      `Ada@${author.handle} · owner`, `Grace (you)@${grace.handle}`, `Linus@${linus.handle}`,
+    ]);
+    expect(await grace.page.getByRole("log").getByText(/added Linus/).count()).toBe(1);
+  });
+
   it("what cannot be taken back asks first: nothing happens before the answer, with the keyboard alone", async () => {
     const author = await stage.author("Ada");
     const ada = await stage.device(author.handle);
