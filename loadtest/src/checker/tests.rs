@@ -355,6 +355,21 @@ fn refusal_of_one_attempt_does_not_forbid_an_earlier_unknown_one() {
 }
 
 #[test]
+fn message_whose_attempts_were_refused_may_still_be_acknowledged() {
+    let mut checker = conversation(2);
+    // Both of Ann's devices are refused what an attempt of a connection before had brought there: WELCOME says so.
+    for (_, device) in &DEVICES[..2] {
+        checker.attempted(CHANNEL, ANN, *device, key(3), print_of(3));
+        checker.refused(CHANNEL, print_of(3));
+    }
+    checker.acked(CHANNEL, print_of(3), 3);
+    show_all(&mut checker, 1..=3);
+    read_all(&mut checker, 3);
+    let verdict = checker.verdict();
+    assert!(verdict.is_clean(), "{verdict}");
+}
+
+#[test]
 fn unknown_outcome_may_be_absent_or_present_once() {
     for len in [2, 3] {
         let mut checker = conversation(2);
