@@ -1,52 +1,45 @@
-//! The endpoint: who may begin a handshake, and what becomes of those that finish it.
+//! Who may begin a handshake, and who is told to go away.
 //!
 //! The source of a first packet may be invented. So few handshakes are begun for addresses that are not shown to be the
 //! client's ([`decide`]): above a threshold everybody has to come back with a token first (Retry), and nothing is counted
-//! for an address before it is shown. A handshake has 5 s, and HELLO 5 s after it. While the node stops, who comes is
-//! refused at once; the endpoint itself closes last.
+//! for an address before it is shown. While the node stops, who comes is refused at once; the endpoint itself closes last.
+//! What becomes of a handshake that has begun is in [`super::handshake`].
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use conch_wire::Code;
-use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Connection, Endpoint, EndpointConfig, Incoming, Runtime, ServerConfig};
-use quinn_proto::HashedConnectionIdGenerator;
+use quinn_proto::crypto::rustls::QuicServerConfig;
+use quinn_proto::{EndpointConfig, HashedConnectionIdGenerator, ServerConfig};
 use rustls::ServerConfig as TlsConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::unshown::Socket;
-use crate::admission::{AddressPlace, Connections, Place};
-use crate::clock::Clock;
+use super::endpoint::Endpoint;
+use super::handshake::{Claimed, Handshake, UnderWay, admit_address};
+use super::knock::Knock;
+use super::port::INCOMING_MAX;
+use crate::admission::Connections;
 use crate::config::QuicSettings;
 use crate::http::Api;
 use crate::metrics::{self, Refusal};
-use crate::session::{fresh_session_id, task};
 use crate::tls::keys::Keys;
-use crate::transport::quic::{Quic, number};
+use crate::transport::quic::number;
 
-/// A handshake must be complete within this.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// How long an end waits until closed connections have said so.
 const GOODBYES_MAX: Duration = Duration::from_secs(1);
-/// First packets that wait to be looked at; more are refused.
-const INCOMING_MAX: usize = 1_024;
 /// What a client may send until its first packet was looked at, and all clients together.
 const INCOMING_BYTES: u64 = 32_768;
 const INCOMING_BYTES_ALL: u64 = 4_194_304;
 /// A connection of the node's life before is told so at most this often, over all connections.
 const RESET_EVERY: Duration = Duration::from_millis(1);
-/// What the kernel may hold for all connections of the port; less if it does not allow it.
-const SOCKET_BUFFER_BYTES: usize = 4_194_304;
 
 /// A bound UDP port with its endpoint. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Listener {
     endpoint: Endpoint,
-    socket: Socket,
     connections: Connections,
     /// Under way.
     handshakes: Arc<AtomicUsize>,
@@ -83,25 +76,6 @@ fn decide(under_way: usize, limits: HandshakeLimits, shown: bool) -> Decision {
     }
 }
 
-/// Counts a handshake while it is under way.
-#[derive(Debug)]
-struct UnderWay(Arc<AtomicUsize>);
-
-impl UnderWay {
-    fn begin(count: &Arc<AtomicUsize>) -> UnderWay {
-        count.fetch_add(1, Ordering::Relaxed);
-        metrics::quic_handshake_began();
-        UnderWay(count.clone())
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-        metrics::quic_handshake_ended();
-    }
-}
-
 impl Listener {
     /// Binds; port 0 takes a free one. `node` is what this node and no other is called, the same at each start.
     pub fn bind(
@@ -112,10 +86,6 @@ impl Listener {
         node: &str,
         connections: Connections,
     ) -> std::io::Result<Listener> {
-        let socket = UdpSocket::bind(address)?;
-        // What the kernel does not give is not worth refusing to start for.
-        let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER_BYTES);
-        let _ = rustix::net::sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER_BYTES);
         let crypto = QuicServerConfig::try_from(tls).map_err(std::io::Error::other)?;
         let mut server = ServerConfig::new(Arc::new(crypto), Arc::new(keys.address_tokens()));
         server
@@ -130,17 +100,8 @@ impl Listener {
             .supported_versions(vec![1])
             .min_reset_interval(RESET_EVERY)
             .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
-        let runtime = Arc::new(quinn::TokioRuntime);
-        let socket = Socket::new(runtime.wrap_udp_socket(socket)?);
-        let endpoint = Endpoint::new_with_abstract_socket(
-            config,
-            Some(server),
-            Arc::new(socket.clone()),
-            runtime,
-        )?;
         Ok(Listener {
-            endpoint,
-            socket,
+            endpoint: Endpoint::bind(address, config, server)?,
             connections,
             handshakes: Arc::default(),
             limits: HandshakeLimits {
@@ -152,7 +113,7 @@ impl Listener {
 
     /// Where it really listens.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.endpoint.local_addr()
+        self.endpoint.address()
     }
 
     /// Handshakes under way.
@@ -169,14 +130,14 @@ impl Listener {
     pub async fn run(self, api: Arc<Api>, stop: CancellationToken) {
         let handshakes = TaskTracker::new();
         loop {
-            let incoming = tokio::select! {
+            let knock = tokio::select! {
                 () = stop.cancelled() => break,
-                incoming = self.endpoint.accept() => incoming,
+                knock = self.endpoint.knock() => knock,
             };
-            let Some(incoming) = incoming else {
+            let Some(knock) = knock else {
                 break;
             };
-            if let Some(handshake) = self.begin(incoming, &api) {
+            if let Some(handshake) = self.begin(knock, &api) {
                 let stop = stop.clone();
                 handshakes.spawn(async move {
                     tokio::select! {
@@ -192,54 +153,51 @@ impl Listener {
     }
 
     /// Answers a first packet; `Some`: its handshake begins.
-    fn begin(&self, incoming: Incoming, api: &Arc<Api>) -> Option<Handshake> {
-        let shown = incoming.remote_address_validated();
-        let address = incoming.remote_address();
+    fn begin(&self, knock: Knock, api: &Arc<Api>) -> Option<Handshake> {
+        let (address, shown) = (knock.address, knock.shown);
         let now_ms = api.edge.clock.now_ms();
         let decision = match decide(self.handshakes(), self.limits, shown) {
-            Decision::Accept if !shown && !self.socket.begin(address, now_ms) => Decision::Retry,
+            Decision::Accept if !shown && !self.endpoint.port().socket.begin(address, now_ms) => {
+                Decision::Retry
+            }
             decision => decision,
         };
         match decision {
             Decision::Accept => {}
             Decision::Retry => {
                 metrics::quic_retried();
-                // Only a client that has a token already cannot be asked for one, and its address is shown.
-                let _ = incoming.retry();
+                knock.retry();
                 return None;
             }
             Decision::Refuse => {
                 metrics::connection_refused(Refusal::Handshakes);
-                incoming.refuse();
+                knock.refuse();
                 return None;
             }
             Decision::Ignore => {
                 metrics::connection_refused(Refusal::Handshakes);
-                incoming.ignore();
+                knock.ignore();
                 return None;
             }
         }
         let from = match shown.then(|| admit_address(api, &self.connections, address.ip())) {
             Some(None) => {
-                incoming.refuse();
+                knock.refuse();
                 return None;
             }
             Some(from) => from,
             None => None,
         };
-        let claimed = (!shown).then(|| Claimed {
-            address,
-            socket: self.socket.clone(),
-            clock: api.edge.clock.clone(),
-        });
+        let clock = &api.edge.clock;
+        let claimed = (!shown).then(|| Claimed::new(address, &self.endpoint, clock));
         let Some(place) = self.connections.try_enter() else {
-            incoming.refuse();
+            knock.refuse();
             return None;
         };
         Some(Handshake {
             under_way: UnderWay::begin(&self.handshakes),
             claimed,
-            incoming,
+            knock,
             place,
             from,
             connections: self.connections.clone(),
@@ -253,10 +211,10 @@ impl Listener {
         loop {
             tokio::select! {
                 () = end.cancelled() => return,
-                incoming = self.endpoint.accept() => match incoming {
-                    Some(incoming) => {
+                knock = self.endpoint.knock() => match knock {
+                    Some(knock) => {
                         metrics::connection_refused(Refusal::Stopping);
-                        incoming.refuse();
+                        knock.refuse();
                     }
                     None => return,
                 },
@@ -268,78 +226,8 @@ impl Listener {
     pub async fn close(&self) {
         let code = Code::GoingAway;
         self.endpoint.close(number(code), code.name().as_bytes());
-        let _ = tokio::time::timeout(GOODBYES_MAX, self.endpoint.wait_idle()).await;
+        let _ = tokio::time::timeout(GOODBYES_MAX, self.endpoint.idle()).await;
     }
-}
-
-/// What an address that is the client's may do: the rate of those who are not authenticated, and its share of connections.
-fn admit_address(api: &Api, connections: &Connections, address: IpAddr) -> Option<AddressPlace> {
-    if api.limiter.early(address).is_err() {
-        metrics::connection_refused(Refusal::Rate);
-        return None;
-    }
-    connections.try_enter_from(address)
-}
-
-/// An address for which a handshake is under way without its having been shown.
-struct Claimed {
-    address: SocketAddr,
-    socket: Socket,
-    clock: Clock,
-}
-
-impl Drop for Claimed {
-    fn drop(&mut self) {
-        self.socket.ended(self.address, self.clock.now_ms());
-    }
-}
-
-/// One connection, from its first packet to its session.
-struct Handshake {
-    under_way: UnderWay,
-    claimed: Option<Claimed>,
-    incoming: Incoming,
-    place: Place,
-    /// Known before only if the client had shown its address.
-    from: Option<AddressPlace>,
-    connections: Connections,
-    api: Arc<Api>,
-}
-
-impl Handshake {
-    async fn finish(self) {
-        let connecting = match self.incoming.accept() {
-            Ok(connecting) => connecting,
-            Err(error) => return tracing::debug!(%error, "a QUIC connection could not begin"),
-        };
-        let connection = match tokio::time::timeout(HANDSHAKE_MAX, connecting).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => return tracing::debug!(%error, "a QUIC handshake failed"),
-            Err(_) => return tracing::debug!("a QUIC handshake was not finished in time"),
-        };
-        drop(self.under_way);
-        if let Some(claimed) = self.claimed {
-            claimed.socket.shown(claimed.address);
-        }
-        let address = connection.remote_address().ip();
-        let from = self
-            .from
-            .or_else(|| admit_address(&self.api, &self.connections, address));
-        let Some(from) = from else {
-            let code = Code::RateLimited;
-            return connection.close(number(code), code.name().as_bytes());
-        };
-        let edge = self.api.edge.clone();
-        self.api
-            .sessions
-            .spawn(serve(connection, edge, (self.place, from)));
-    }
-}
-
-async fn serve(connection: Connection, edge: Arc<task::Edge>, places: (Place, AddressPlace)) {
-    let _live = metrics::LiveQuic::new();
-    task::run(Quic::new(connection), fresh_session_id(), edge).await;
-    drop(places);
 }
 
 #[cfg(test)]

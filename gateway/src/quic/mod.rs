@@ -1,17 +1,31 @@
-//! The QUIC port of a node: from a UDP packet to a session.
+//! The QUIC port of a node: from a UDP packet to a session, on quinn-proto.
 //!
-//! [`listener`] owns the endpoint and decides who may begin a handshake, [`unshown`] how much goes to an address that is
-//! only claimed; a connection whose handshake is done becomes a
-//! [`crate::transport::quic::Quic`] under an ordinary session. Here is what every connection is tuned to.
+//! [`endpoint`] is the handle of the port, `port` what all its connections share: `receive` reads the `socket` and puts what
+//! comes into each connection's `inbox`; a first packet is a [`knock`], and [`listener`] decides who may begin a `handshake`,
+//! [`unshown`] how much goes to an address that is only claimed. [`connection`] is one connection, run by the one task that
+//! owns it, `sending` its way out, and `draining` what goes on when nobody owns it any more. With its handshake done it
+//! becomes a [`crate::transport::quic::Quic`] under an ordinary session.
+//!
+//! Here is what every connection is tuned to.
 
+pub mod connection;
+mod draining;
+pub mod endpoint;
+mod handshake;
+mod inbox;
+pub mod knock;
 pub mod listener;
+mod port;
+mod receive;
+mod sending;
+mod socket;
 pub mod unshown;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{TransportConfig, VarInt};
+use quinn_proto::{TransportConfig, VarInt};
 
 /// What a client may have sent and the node not read, over all its streams, once it is authenticated.
 pub const RECEIVE_WINDOW_BYTES: u32 = 262_144;
@@ -48,9 +62,14 @@ pub(crate) fn transport_config() -> Arc<TransportConfig> {
         .send_window(SEND_WINDOW_BYTES)
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER_BYTES))
         .datagram_send_buffer_size(DATAGRAM_BUFFER_BYTES)
-        // Datagrams stay at the 1,200 bytes that every path takes: quinn probes for more at addresses that are only claimed, too,
+        // Datagrams stay at the 1,200 bytes that every path takes: quinn-proto probes for more at addresses that are only claimed, too,
         // beyond every measure, and few frames of a chat are larger.
         .mtu_discovery_config(None)
         .max_idle_timeout(Some(IDLE_MAX.try_into().expect("60 s fit")));
     Arc::new(config)
 }
+
+#[cfg(test)]
+pub(crate) mod pair;
+#[cfg(test)]
+mod tests;

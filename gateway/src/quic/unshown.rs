@@ -1,24 +1,16 @@
 //! At most three bytes out for each byte in, while an address is only claimed.
 //!
 //! The source of a first packet may be somebody else's address; what is answered there is sent at somebody who asked for
-//! nothing. RFC 9000 (section 8.1) allows three times what came from there until the address is shown. quinn keeps this but for
-//! the last datagram, which it sends whole as long as anything is left. [`Socket`] keeps it to the byte: datagrams beyond it
-//! are not sent, which to the connection is a loss like any other, and a client that is really there asks again and so
-//! brings more room.
+//! nothing. RFC 9000 (section 8.1) allows three times what came from there until the address is shown. quinn-proto keeps this
+//! but for the last datagram, which it gives out whole as long as anything is left. [`Unshown`] keeps it to the byte:
+//! datagrams beyond it are not sent, which to the connection is a loss like any other, and a client that is really there
+//! asks again and so brings more room.
 //!
-//! [`Unshown`] is the pure half. The bytes that the endpoint answers without a handshake (Retry, version negotiation,
-//! refusals) are fewer than those that asked for them.
+//! This is the pure half; [`super::socket`] asks it. The bytes that the endpoint answers without a handshake (Retry, version
+//! negotiation, refusals) are fewer than those that asked for them.
 
 use std::collections::HashMap;
-use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
-
-use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, UdpPoller};
 
 /// Bytes out for each byte in.
 const FACTOR: u64 = 3;
@@ -69,6 +61,11 @@ impl Unshown {
         true
     }
 
+    /// Nothing is remembered: everything may be sent.
+    pub fn is_empty(&self) -> bool {
+        self.by_address.is_empty()
+    }
+
     /// A handshake was finished: somebody is there.
     pub fn shown(&mut self, address: SocketAddr) {
         self.by_address.remove(&address);
@@ -103,115 +100,6 @@ impl Unshown {
         };
         account.sent_bytes += allowed as u64;
         allowed
-    }
-}
-
-/// A UDP socket that keeps the rule. Cheap to clone.
-#[derive(Clone, Debug)]
-pub struct Socket {
-    socket: Arc<dyn AsyncUdpSocket>,
-    unshown: Arc<Mutex<Unshown>>,
-    /// Whether anything is remembered: else nothing is looked up.
-    any: Arc<AtomicBool>,
-}
-
-impl Socket {
-    pub fn new(socket: Arc<dyn AsyncUdpSocket>) -> Socket {
-        Socket {
-            socket,
-            unshown: Arc::default(),
-            any: Arc::default(),
-        }
-    }
-
-    fn unshown(&self) -> MutexGuard<'_, Unshown> {
-        self.unshown.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn some_unshown(&self) -> Option<MutexGuard<'_, Unshown>> {
-        self.any.load(Ordering::Acquire).then(|| self.unshown())
-    }
-
-    /// See [`Unshown::begin`].
-    pub fn begin(&self, address: SocketAddr, now_ms: u64) -> bool {
-        let mut unshown = self.unshown();
-        let begun = unshown.begin(address, now_ms);
-        self.any.store(true, Ordering::Release);
-        begun
-    }
-
-    /// See [`Unshown::shown`].
-    pub fn shown(&self, address: SocketAddr) {
-        let mut unshown = self.unshown();
-        unshown.shown(address);
-        self.any
-            .store(!unshown.by_address.is_empty(), Ordering::Release);
-    }
-
-    /// See [`Unshown::ended`].
-    pub fn ended(&self, address: SocketAddr, now_ms: u64) {
-        self.unshown().ended(address, now_ms);
-    }
-}
-
-impl AsyncUdpSocket for Socket {
-    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        self.socket.clone().create_io_poller()
-    }
-
-    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let bytes = transmit.contents.len();
-        let allowed = match self.some_unshown() {
-            None => bytes,
-            Some(mut unshown) => {
-                let datagram_bytes = transmit.segment_size.unwrap_or(bytes);
-                unshown.allow(transmit.destination, bytes, datagram_bytes)
-            }
-        };
-        if allowed == bytes {
-            return self.socket.try_send(transmit);
-        }
-        if allowed == 0 {
-            return Ok(());
-        }
-        self.socket.try_send(&Transmit {
-            destination: transmit.destination,
-            ecn: transmit.ecn,
-            contents: &transmit.contents[..allowed],
-            segment_size: transmit.segment_size,
-            src_ip: transmit.src_ip,
-        })
-    }
-
-    fn poll_recv(
-        &self,
-        cx: &mut Context<'_>,
-        bufs: &mut [IoSliceMut<'_>],
-        meta: &mut [RecvMeta],
-    ) -> Poll<io::Result<usize>> {
-        let received = std::task::ready!(self.socket.poll_recv(cx, bufs, meta))?;
-        if let Some(mut unshown) = self.some_unshown() {
-            for meta in &meta[..received] {
-                unshown.received(meta.addr, meta.len);
-            }
-        }
-        Poll::Ready(Ok(received))
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
-
-    fn max_transmit_segments(&self) -> usize {
-        self.socket.max_transmit_segments()
-    }
-
-    fn max_receive_segments(&self) -> usize {
-        self.socket.max_receive_segments()
-    }
-
-    fn may_fragment(&self) -> bool {
-        self.socket.may_fragment()
     }
 }
 

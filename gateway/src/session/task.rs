@@ -185,6 +185,15 @@ struct Driver<T> {
 impl<T: Transport> Driver<T> {
     /// Everything that can be done now. Ready: the connection ends; `None`: it is gone already.
     fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<Option<Closing>> {
+        self.transport.begin_turn(cx);
+        let turn = self.poll_rounds(cx);
+        if turn.is_pending() {
+            self.transport.end_turn(cx);
+        }
+        turn
+    }
+
+    fn poll_rounds(&mut self, cx: &mut Context<'_>) -> Poll<Option<Closing>> {
         for _ in 0..ROUNDS_PER_TURN {
             let now_ms = self.edge.clock.now_ms();
             self.on_signals(cx, now_ms);

@@ -1,7 +1,7 @@
 //! The seam between a session and what carries its bytes.
 //!
 //! A transport hands whole-frame chunks in (a chunk never ends inside a frame) and takes whole-frame chunks out. It is
-//! polled by the session's one task: no task and no lock of its own. [`websocket`] and [`quic`] are for clients, [`memory`]
+//! polled by the session's one task: no task of its own. [`websocket`] and [`quic`] are for clients, [`memory`]
 //! is for tests.
 
 pub mod memory;
@@ -45,6 +45,12 @@ pub enum Closing {
 pub trait Transport: Send + Unpin + 'static {
     /// Whether what goes out may make room for what comes in: [`Transport::poll_recv`] is then called again behind it.
     const SENDING_MAKES_ROOM: bool = false;
+
+    /// The session's task begins a turn: a carrier that is run by it takes what came and wakes the task for what comes.
+    fn begin_turn(&mut self, _cx: &mut Context<'_>) {}
+
+    /// The session's task has done what it could: what a carrier gathered meanwhile goes out.
+    fn end_turn(&mut self, _cx: &mut Context<'_>) {}
 
     /// The next thing that came in. `now_ms` is monotonic.
     fn poll_recv(&mut self, cx: &mut Context<'_>, now_ms: u64) -> Poll<Incoming>;

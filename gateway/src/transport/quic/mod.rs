@@ -5,56 +5,57 @@
 //! session writes is split by frame headers only while such a request waits for its answer. The node opens no streams
 //! and sends no datagrams; datagrams that come must hold frames that may be dropped, of which this version knows none.
 //!
-//! Bounds: what quinn holds for the client is its send window, what it holds of the client its receive windows
+//! The connection itself has no task: it is run by the session's, which takes what came at the beginning of a turn and
+//! sends once at its end ([`crate::quic::connection`]).
+//!
+//! Bounds: what the connection holds for the client is its send window, what it holds of the client its receive windows
 //! ([`crate::quic::transport_config`]); here lie one incomplete frame, 15 requests, one chunk of the session and the
 //! answers of [`requests::HELD_BYTES_MAX`].
 
+mod datagrams;
 pub mod frames;
 pub mod requests;
+mod streams;
 
 use std::collections::VecDeque;
-use std::future::Future;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use conch_wire::Code;
-use conch_wire::frame::{HEADER_BYTES, frame_type, split_frame};
-use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, StoppedError, VarInt};
+use conch_wire::frame::{HEADER_BYTES, split_frame};
+use quinn_proto::{Dir, StreamId, VarInt};
 
 use super::{Closing, Gone, Incoming, Progress, Transport};
 use crate::quic::RECEIVE_WINDOW_BYTES;
+use crate::quic::connection::Connection;
+use datagrams::check_datagram;
 use frames::Reassembler;
-use requests::{HELD_BYTES_MAX, Requests, write};
+use requests::{HELD_BYTES_MAX, Requests};
+use streams::{Read, read, write};
 
-pub use requests::number;
+pub use streams::number;
 
 /// Bytes read from the control stream at once.
 const READ_BYTES: usize = 16_384;
 /// Control goes before answers of request streams.
 const CONTROL_PRIORITY: i32 = 1;
 
-type Next<T> = Pin<Box<dyn Future<Output = Result<T, ConnectionError>> + Send>>;
-type Stopped = Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send>>;
-
 /// See the module.
 pub struct Quic {
     connection: Connection,
-    next_stream: Next<(SendStream, RecvStream)>,
-    next_datagram: Next<Bytes>,
     control: Option<Control>,
     requests: Requests,
     /// Which of control and requests is looked at first; they take turns.
     requests_first: bool,
     authenticated: bool,
     progress: Progress,
-    closing: Option<(Closing, Option<Stopped>)>,
+    closing: Option<Closing>,
 }
 
 impl std::fmt::Debug for Quic {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Quic")
-            .field("connection", &self.connection.stable_id())
+            .field("connection", &self.connection)
             .field("requests", &self.requests)
             .field("progress", &self.progress)
             .finish_non_exhaustive()
@@ -63,29 +64,16 @@ impl std::fmt::Debug for Quic {
 
 #[derive(Debug)]
 struct Control {
-    recv: RecvStream,
-    send: SendStream,
+    stream: StreamId,
     frames: Reassembler,
     /// Of the session's last chunk.
     waiting: VecDeque<Bytes>,
-}
-
-fn next_stream(connection: &Connection) -> Next<(SendStream, RecvStream)> {
-    let connection = connection.clone();
-    Box::pin(async move { connection.accept_bi().await })
-}
-
-fn next_datagram(connection: &Connection) -> Next<Bytes> {
-    let connection = connection.clone();
-    Box::pin(async move { connection.read_datagram().await })
 }
 
 impl Quic {
     /// Takes a connection over whose handshake is done.
     pub fn new(connection: Connection) -> Quic {
         Quic {
-            next_stream: next_stream(&connection),
-            next_datagram: next_datagram(&connection),
             connection,
             control: None,
             requests: Requests::default(),
@@ -97,24 +85,19 @@ impl Quic {
     }
 
     /// Takes streams over that the client has opened. Ready: one is against the rules, or the connection is over.
-    fn poll_streams(&mut self, cx: &mut Context<'_>, now_ms: u64) -> Poll<Incoming> {
-        loop {
-            let opened = std::task::ready!(self.next_stream.as_mut().poll(cx));
-            let Ok((send, recv)) = opened else {
-                return Poll::Ready(Incoming::Gone);
-            };
-            self.next_stream = next_stream(&self.connection);
+    fn poll_streams(&mut self, now_ms: u64) -> Poll<Incoming> {
+        while let Some(stream) = self.connection.state().streams().accept(Dir::Bi) {
             if self.control.is_none() {
+                let mut send = self.connection.state().send_stream(stream);
                 // Fails when the client has stopped it already, which the first write finds out.
                 let _ = send.set_priority(CONTROL_PRIORITY);
                 self.control = Some(Control {
-                    recv,
-                    send,
+                    stream,
                     frames: Reassembler::default(),
                     waiting: VecDeque::new(),
                 });
             } else if self.authenticated {
-                self.requests.open(send, recv, now_ms);
+                self.requests.open(stream, now_ms);
             } else {
                 return Poll::Ready(Incoming::NotFrames {
                     code: Code::UnexpectedFrame,
@@ -122,14 +105,16 @@ impl Quic {
                 });
             }
         }
+        if self.connection.is_lost() {
+            return Poll::Ready(Incoming::Gone);
+        }
+        Poll::Pending
     }
 
-    fn poll_datagram(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
-        let datagram = std::task::ready!(self.next_datagram.as_mut().poll(cx));
-        let Ok(datagram) = datagram else {
-            return Poll::Ready(Incoming::Gone);
+    fn poll_datagram(&mut self) -> Poll<Incoming> {
+        let Some(datagram) = self.connection.state().datagrams().recv() else {
+            return Poll::Pending;
         };
-        self.next_datagram = next_datagram(&self.connection);
         self.progress.received_bytes += datagram.len() as u64;
         Poll::Ready(match check_datagram(&datagram) {
             Ok(()) => Incoming::Control,
@@ -137,7 +122,7 @@ impl Quic {
         })
     }
 
-    fn poll_control(&mut self, cx: &mut Context<'_>) -> Poll<Incoming> {
+    fn poll_control(&mut self) -> Poll<Incoming> {
         let Some(control) = &mut self.control else {
             return Poll::Pending;
         };
@@ -151,42 +136,81 @@ impl Quic {
                     what: "frame is longer than its limit",
                 });
             }
-            match std::task::ready!(pin!(control.recv.read_chunk(READ_BYTES, true)).poll(cx)) {
-                Ok(Some(chunk)) => {
-                    self.progress.received_bytes += chunk.bytes.len() as u64;
-                    control.frames.push(chunk.bytes);
+            if !self.connection.has_news() {
+                return Poll::Pending;
+            }
+            match read(self.connection.state(), control.stream, READ_BYTES) {
+                Read::Bytes(bytes) => {
+                    self.progress.received_bytes += bytes.len() as u64;
+                    control.frames.push(bytes);
                 }
-                Ok(None) | Err(ReadError::Reset(_)) | Err(_) => {
-                    return Poll::Ready(Incoming::Gone);
-                }
+                Read::Nothing => return Poll::Pending,
+                Read::End | Read::Reset => return Poll::Ready(Incoming::Gone),
             }
         }
     }
 
-    fn poll_requests(&mut self, cx: &mut Context<'_>, now_ms: u64) -> Poll<Incoming> {
-        self.requests.poll_read(cx, now_ms, &mut self.progress)
+    fn poll_requests(&mut self, now_ms: u64) -> Poll<Incoming> {
+        let connection = self.connection.state();
+        self.requests
+            .poll_read(connection, now_ms, &mut self.progress)
+    }
+
+    fn poll_write_requests(&mut self) {
+        let connection = self.connection.state();
+        self.requests.write(connection, &mut self.progress);
     }
 
     /// Writes what waits for the control stream.
-    fn poll_write_control(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+    fn poll_write_control(&mut self) -> Poll<Result<(), Gone>> {
         let Some(control) = &mut self.control else {
             return Poll::Ready(Ok(()));
         };
         while let Some(bytes) = control.waiting.front_mut() {
             let before = bytes.len();
-            let written = write(&mut control.send, bytes, cx);
+            let written = write(self.connection.state(), control.stream, bytes);
             self.progress.sent_bytes += (before - bytes.len()) as u64;
-            match written {
-                Poll::Pending => return Poll::Pending,
-                // Stopping the control stream ends the connection.
-                Poll::Ready(Err(_)) => return Poll::Ready(Err(Gone)),
-                Poll::Ready(Ok(())) => {
-                    control.waiting.pop_front();
-                }
+            // Stopping the control stream ends the connection.
+            if ready!(written).is_err() {
+                return Poll::Ready(Err(Gone));
             }
+            control.waiting.pop_front();
         }
         control.waiting.shrink_to(0);
         Poll::Ready(Ok(()))
+    }
+
+    /// Ready: the connection has everything of the control stream, and few answers are held.
+    fn poll_written(&mut self) -> Poll<Result<(), Gone>> {
+        if self.connection.is_lost() {
+            return Poll::Ready(Err(Gone));
+        }
+        let control = self.poll_write_control()?;
+        self.poll_write_requests();
+        if control.is_pending() || self.requests.held_bytes() > HELD_BYTES_MAX {
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready: the client has everything, or will not take it.
+    fn poll_delivered(&mut self) -> Poll<()> {
+        if ready!(self.poll_written()).is_err() {
+            return Poll::Ready(());
+        }
+        if self.requests.held_bytes() > 0 {
+            return Poll::Pending;
+        }
+        let Some(control) = &self.control else {
+            return Poll::Ready(());
+        };
+        let mut send = self.connection.state().send_stream(control.stream);
+        // Finished before or stopped by the client: it is over at once.
+        let _ = send.finish();
+        match send.stopped() {
+            Ok(None) => Poll::Pending,
+            Ok(Some(_)) | Err(_) => Poll::Ready(()),
+        }
     }
 
     /// Answers go to their streams, everything else to the control stream.
@@ -219,59 +243,43 @@ impl Quic {
     }
 }
 
-/// Refuses what may not come as a datagram.
-fn check_datagram(datagram: &[u8]) -> Result<(), (Code, &'static str)> {
-    if datagram.is_empty() {
-        return Err((Code::BadFrame, "an empty datagram"));
-    }
-    let mut rest = datagram;
-    while !rest.is_empty() {
-        // A datagram is far below the limit of frames: one that announces more is cut, like any other.
-        let Ok(Some(split)) = split_frame(rest, usize::MAX) else {
-            return Err((Code::BadFrame, "a datagram ends inside a frame"));
-        };
-        let frame_type = split.header.frame_type;
-        if frame_type & frame_type::COMPRESSED != 0 {
-            return Err((Code::BadFrame, "compressed bodies are not in use"));
-        }
-        if frame_type & frame_type::SKIP_IF_UNKNOWN == 0 {
-            return Err((
-                Code::UnexpectedFrame,
-                "frames of this type do not come as datagrams",
-            ));
-        }
-        rest = &rest[split.consumed..];
-    }
-    Ok(())
-}
-
 const _: () = assert!(requests::REQUEST_BYTES_MAX > HEADER_BYTES);
 
 impl Transport for Quic {
     /// An answered request stream makes room for the next one.
     const SENDING_MAKES_ROOM: bool = true;
 
-    fn poll_recv(&mut self, cx: &mut Context<'_>, now_ms: u64) -> Poll<Incoming> {
-        if let Poll::Ready(incoming) = self.poll_streams(cx, now_ms) {
+    fn begin_turn(&mut self, cx: &mut Context<'_>) {
+        self.connection.begin_turn(cx);
+    }
+
+    fn end_turn(&mut self, cx: &mut Context<'_>) {
+        self.connection.end_turn(cx);
+    }
+
+    fn poll_recv(&mut self, _cx: &mut Context<'_>, now_ms: u64) -> Poll<Incoming> {
+        if let Poll::Ready(incoming) = self.poll_streams(now_ms) {
             return Poll::Ready(incoming);
         }
-        if let Poll::Ready(incoming) = self.poll_datagram(cx) {
+        if let Poll::Ready(incoming) = self.poll_datagram() {
             return Poll::Ready(incoming);
         }
         // Answers that were held go on whenever the task wakes, whether the session has more to say or not.
-        if self.requests.poll_write(cx, &mut self.progress).is_err() {
-            return Poll::Ready(Incoming::Gone);
-        }
+        self.poll_write_requests();
         self.requests_first = !self.requests_first;
         if self.requests_first
-            && let Poll::Ready(incoming) = self.poll_requests(cx, now_ms)
+            && let Poll::Ready(incoming) = self.poll_requests(now_ms)
         {
             return Poll::Ready(incoming);
         }
-        if let Poll::Ready(incoming) = self.poll_control(cx) {
+        if let Poll::Ready(incoming) = self.poll_control() {
             return Poll::Ready(incoming);
         }
-        self.poll_requests(cx, now_ms)
+        if let Poll::Ready(incoming) = self.poll_requests(now_ms) {
+            return Poll::Ready(incoming);
+        }
+        self.connection.all_read();
+        Poll::Pending
     }
 
     fn send(&mut self, _cx: &mut Context<'_>, chunk: Bytes) -> Result<(), Gone> {
@@ -279,15 +287,10 @@ impl Transport for Quic {
         Ok(())
     }
 
-    /// Ready when quinn has taken everything of the control stream within its send window, and the answers that clients
-    /// do not take are few enough.
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-        let control = self.poll_write_control(cx)?;
-        self.requests.poll_write(cx, &mut self.progress)?;
-        if control.is_pending() || self.requests.held_bytes() > HELD_BYTES_MAX {
-            return Poll::Pending;
-        }
-        Poll::Ready(Ok(()))
+    /// Ready when the connection has taken everything of the control stream within its send window, and the answers that
+    /// clients do not take are few enough.
+    fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        self.poll_written()
     }
 
     fn progress(&self) -> Progress {
@@ -301,32 +304,18 @@ impl Transport for Quic {
     fn authenticated(&mut self) {
         self.authenticated = true;
         self.connection
+            .state()
             .set_receive_window(VarInt::from_u32(RECEIVE_WINDOW_BYTES));
     }
 
     /// Waits until the client has everything that was written, then closes: a close of QUIC throws away what is not
     /// delivered yet. The end of the control stream is how the client's machine says that it has it.
     fn poll_close(&mut self, cx: &mut Context<'_>, closing: Closing) -> Poll<()> {
-        if self.closing.is_none() {
-            self.closing = Some((closing, None));
-        }
-        match self.poll_flush(cx) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Err(Gone)) => return Poll::Ready(()),
-            Poll::Ready(Ok(())) => {}
-        }
-        if self.requests.held_bytes() > 0 {
-            return Poll::Pending;
-        }
-        if let (Some((_, stopped)), Some(control)) = (&mut self.closing, &mut self.control) {
-            let stopped = stopped.get_or_insert_with(|| {
-                // Finished before or stopped by the client: the wait below is over at once.
-                let _ = control.send.finish();
-                Box::pin(control.send.stopped())
-            });
-            std::task::ready!(stopped.as_mut().poll(cx)).ok();
-        }
-        Poll::Ready(())
+        self.closing.get_or_insert(closing);
+        self.connection.begin_turn(cx);
+        let delivered = self.poll_delivered();
+        self.connection.end_turn(cx);
+        delivered
     }
 }
 
@@ -334,14 +323,14 @@ impl Drop for Quic {
     /// The close itself, whatever led here: after [`Transport::poll_close`], or when its deadline passed.
     fn drop(&mut self) {
         let code = match &self.closing {
-            Some((Closing::Ours(ending), _)) => ending.code,
-            Some((Closing::Breach { .. }, _)) => Some(Code::BadFrame),
+            Some(Closing::Ours(ending)) => ending.code,
+            Some(Closing::Breach { .. }) => Some(Code::BadFrame),
             None if std::thread::panicking() => Some(Code::InternalError),
             None => None,
         };
         match code {
-            Some(code) => self.connection.close(number(code), code.name().as_bytes()),
-            None => self.connection.close(VarInt::from_u32(0), b""),
+            Some(code) => self.connection.end(number(code), code.name().as_bytes()),
+            None => self.connection.end(VarInt::from_u32(0), b""),
         }
     }
 }

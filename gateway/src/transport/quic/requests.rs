@@ -5,16 +5,15 @@
 //! stream), a request is at most [`REQUEST_BYTES_MAX`], and answers that a client does not take are held here, counted:
 //! above [`HELD_BYTES_MAX`] the connection takes nothing more from its session.
 
-use std::future::Future;
-use std::pin::pin;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use bytes::Bytes;
 use conch_wire::Code;
 use conch_wire::frame::{FrameHeader, HEADER_BYTES, frame_type};
-use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
+use quinn_proto::{Connection, StreamId, VarInt};
 
-use crate::transport::{Gone, Incoming, Progress};
+use super::streams::{self, give_up, number, write};
+use crate::transport::{Incoming, Progress};
 
 /// Longest request, header included: a SYNC with the longest sync token has room.
 pub const REQUEST_BYTES_MAX: usize = 1_024;
@@ -32,14 +31,13 @@ pub struct Requests {
 
 #[derive(Debug)]
 struct Request {
-    send: SendStream,
+    stream: StreamId,
     stage: Stage,
 }
 
 #[derive(Debug)]
 enum Stage {
     Reading {
-        recv: RecvStream,
         bytes: Vec<u8>,
         deadline_ms: u64,
     },
@@ -55,16 +53,14 @@ enum Read {
     /// Given up by the client.
     Dropped,
     Broken(Code, &'static str),
-    Lost,
 }
 
 impl Requests {
     /// A stream that the client has opened.
-    pub fn open(&mut self, send: SendStream, recv: RecvStream, now_ms: u64) {
+    pub fn open(&mut self, stream: StreamId, now_ms: u64) {
         self.open.push(Request {
-            send,
+            stream,
             stage: Stage::Reading {
-                recv,
                 bytes: Vec::new(),
                 deadline_ms: now_ms + REQUEST_DEADLINE_MS,
             },
@@ -74,25 +70,20 @@ impl Requests {
     /// The next request, or what is wrong with one.
     pub fn poll_read(
         &mut self,
-        cx: &mut Context<'_>,
+        connection: &mut Connection,
         now_ms: u64,
         progress: &mut Progress,
     ) -> Poll<Incoming> {
         for i in 0..self.open.len() {
-            let Stage::Reading {
-                recv,
-                bytes,
-                deadline_ms,
-            } = &mut self.open[i].stage
-            else {
+            let stream = self.open[i].stream;
+            let Stage::Reading { bytes, deadline_ms } = &mut self.open[i].stage else {
                 continue;
             };
-            let incoming = match read(recv, bytes, cx, progress) {
+            let incoming = match read(connection, stream, bytes, progress) {
                 Read::Pending if now_ms < *deadline_ms => continue,
                 Read::Pending => {
-                    // Either may be gone already, which is what is wanted.
-                    let _ = recv.stop(number(Code::IdleTimeout));
-                    self.give_up(i, Code::IdleTimeout);
+                    self.open.swap_remove(i);
+                    give_up(connection, stream, number(Code::IdleTimeout));
                     Incoming::Control
                 }
                 Read::Whole(reference, frame) => {
@@ -101,21 +92,15 @@ impl Requests {
                 }
                 // It costs what a frame costs: opening and giving up without end is a flood.
                 Read::Dropped => {
-                    let mut request = self.open.swap_remove(i);
-                    let _ = request.send.reset(VarInt::from_u32(0));
+                    self.open.swap_remove(i);
+                    give_up(connection, stream, VarInt::from_u32(0));
                     Incoming::Control
                 }
                 Read::Broken(code, what) => Incoming::NotFrames { code, what },
-                Read::Lost => Incoming::Gone,
             };
             return Poll::Ready(incoming);
         }
         Poll::Pending
-    }
-
-    fn give_up(&mut self, i: usize, code: Code) {
-        let mut request = self.open.swap_remove(i);
-        let _ = request.send.reset(number(code));
     }
 
     /// When [`Requests::poll_read`] has something to do at the latest.
@@ -161,85 +146,53 @@ impl Requests {
     }
 
     /// Writes what the clients take.
-    pub fn poll_write(
-        &mut self,
-        cx: &mut Context<'_>,
-        progress: &mut Progress,
-    ) -> Result<(), Gone> {
+    pub fn write(&mut self, connection: &mut Connection, progress: &mut Progress) {
         let held_bytes = &mut self.held_bytes;
-        let mut lost = false;
         self.open.retain_mut(|request| {
             let Stage::Answering(frame) = &mut request.stage else {
                 return true;
             };
             let before = frame.len();
-            let written = write(&mut request.send, frame, cx);
+            let written = write(connection, request.stream, frame);
             progress.sent_bytes += (before - frame.len()) as u64;
             *held_bytes -= before - frame.len();
             match written {
                 Poll::Pending => true,
                 Poll::Ready(Ok(())) => {
-                    // Stopped meanwhile: there is nothing left to say.
-                    let _ = request.send.finish();
+                    streams::finish(connection, request.stream);
                     false
                 }
                 // The client does not want it any more.
-                Poll::Ready(Err(WriteError::Stopped(_) | WriteError::ClosedStream)) => {
+                Poll::Ready(Err(_)) => {
+                    streams::finish(connection, request.stream);
                     *held_bytes -= frame.len();
                     false
                 }
-                Poll::Ready(Err(_)) => {
-                    lost = true;
-                    true
-                }
             }
         });
-        if lost { Err(Gone) } else { Ok(()) }
     }
-}
-
-/// A code as an application error code of QUIC.
-pub fn number(code: Code) -> VarInt {
-    VarInt::from_u32(u32::from(code.number()))
-}
-
-/// Writes `bytes` until they are all with the connection; what is left stays in `bytes`.
-pub fn write(
-    send: &mut SendStream,
-    bytes: &mut Bytes,
-    cx: &mut Context<'_>,
-) -> Poll<Result<(), WriteError>> {
-    while !bytes.is_empty() {
-        let chunks = std::slice::from_mut(bytes);
-        let written = std::task::ready!(pin!(send.write_chunks(chunks)).poll(cx));
-        if let Err(error) = written {
-            return Poll::Ready(Err(error));
-        }
-    }
-    Poll::Ready(Ok(()))
 }
 
 /// Reads what there is of a request.
 fn read(
-    recv: &mut RecvStream,
+    connection: &mut Connection,
+    stream: StreamId,
     bytes: &mut Vec<u8>,
-    cx: &mut Context<'_>,
     progress: &mut Progress,
 ) -> Read {
     loop {
         // One more than may come, so that too much is seen.
         let room = REQUEST_BYTES_MAX + 1 - bytes.len();
-        let chunk = match pin!(recv.read_chunk(room, true)).poll(cx) {
-            Poll::Pending => return Read::Pending,
-            Poll::Ready(Ok(chunk)) => chunk,
-            Poll::Ready(Err(ReadError::Reset(_))) => return Read::Dropped,
-            Poll::Ready(Err(_)) => return Read::Lost,
+        let ended = match streams::read(connection, stream, room) {
+            streams::Read::Nothing => return Read::Pending,
+            streams::Read::Reset => return Read::Dropped,
+            streams::Read::End => true,
+            streams::Read::Bytes(chunk) => {
+                progress.received_bytes += chunk.len() as u64;
+                bytes.extend_from_slice(&chunk);
+                false
+            }
         };
-        let ended = chunk.is_none();
-        if let Some(chunk) = chunk {
-            progress.received_bytes += chunk.bytes.len() as u64;
-            bytes.extend_from_slice(&chunk.bytes);
-        }
         let Some(header) = bytes.first_chunk::<HEADER_BYTES>().copied() else {
             if ended {
                 return Read::Broken(Code::BadFrame, "a request stream ends without a frame");

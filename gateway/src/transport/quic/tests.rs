@@ -2,49 +2,36 @@
 #![allow(clippy::unwrap_used)] // a test ends at the first surprise
 
 use std::future::poll_fn;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use conch_wire::ClientFrame;
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, Endpoint, ServerConfig, TransportConfig};
+use conch_wire::frame::frame_type;
+use quinn::{Endpoint, RecvStream, SendStream, TransportConfig};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use super::*;
-use crate::clock::Clock;
-use crate::tls::{development, keys::Keys, tickets::Tickets};
+use crate::quic::endpoint::Endpoint as Port;
+use crate::quic::pair::{accepted, connect, port};
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// A node's endpoint, and the configuration of its clients.
-fn endpoint(client: TransportConfig) -> (Endpoint, ClientConfig) {
-    let (certificate, _) = development::certificate().unwrap();
-    let tickets = Tickets::for_quic(Keys::of(&vec![7; 32].into()), Clock::manual(0));
-    let tls = certificate.for_quic(Arc::new(tickets)).unwrap();
-    let mut server = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
-    server.transport_config(crate::quic::transport_config());
-    let endpoint = Endpoint::server(server, (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(certificate.current().cert[0].clone()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![b"conch/1".to_vec()];
-    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
-    config.transport_config(Arc::new(client));
-    (endpoint, config)
+/// The node's end of the next connection.
+async fn accept(port: &Port) -> Quic {
+    Quic::new(accepted(port).await)
 }
 
-async fn connect(to: SocketAddr, config: ClientConfig) -> (Endpoint, Connection) {
-    let endpoint = Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-    let connecting = endpoint.connect_with(config, to, "localhost").unwrap();
-    (endpoint, connecting.await.unwrap())
+/// A turn of the session's task, for what `act` does in it.
+fn turn<T>(
+    transport: &mut Quic,
+    cx: &mut Context<'_>,
+    act: impl FnOnce(&mut Quic, &mut Context<'_>) -> T,
+) -> T {
+    transport.begin_turn(cx);
+    let done = act(transport, cx);
+    transport.end_turn(cx);
+    done
 }
 
 fn sync(request: u32) -> Bytes {
@@ -69,22 +56,27 @@ fn page(request: u32, bytes: usize) -> Bytes {
 
 /// What comes in next.
 async fn recv(transport: &mut Quic) -> Incoming {
-    let received = poll_fn(|cx| transport.poll_recv(cx, 0));
+    let received = poll_fn(|cx| turn(transport, cx, |transport, cx| transport.poll_recv(cx, 0)));
     timeout(SOON, received).await.expect("in time")
 }
 
+type Pair = (
+    Quic,
+    (Port, Endpoint),
+    quinn::Connection,
+    (SendStream, RecvStream),
+);
+
 /// Both ends, authenticated, with a control stream on which the client said `hello`.
-async fn pair(client: TransportConfig) -> (Quic, Endpoint, Connection, (SendStream, RecvStream)) {
-    let (node, config) = endpoint(client);
-    let connecting = connect(node.local_addr().unwrap(), config);
-    let (accepted, (endpoint, connection)) =
-        tokio::join!(async { node.accept().await.unwrap().await }, connecting);
-    let mut transport = Quic::new(accepted.unwrap());
+async fn pair(client: TransportConfig) -> Pair {
+    let (port, config) = port(client);
+    let connecting = connect(port.address().unwrap(), config);
+    let (mut transport, (endpoint, connection)) = tokio::join!(accept(&port), connecting);
     let mut control = connection.open_bi().await.unwrap();
     control.0.write_all(&sync(1)).await.unwrap();
     assert!(matches!(recv(&mut transport).await, Incoming::Frames(_)));
     transport.authenticated();
-    (transport, endpoint, connection, control)
+    (transport, (port, endpoint), connection, control)
 }
 
 #[tokio::test]
@@ -119,8 +111,10 @@ async fn streams_that_come_and_go_leave_nothing_behind() {
                 // The session answers.
                 let reference = u32::from_le_bytes(frame[4..8].try_into().unwrap());
                 let answered = poll_fn(|cx| {
-                    transport.send(cx, page(reference, 100)).unwrap();
-                    transport.poll_flush(cx)
+                    turn(&mut transport, cx, |transport, cx| {
+                        transport.send(cx, page(reference, 100)).unwrap();
+                        transport.poll_flush(cx)
+                    })
                 });
                 timeout(SOON, answered).await.expect("in time").unwrap();
             }
@@ -170,7 +164,7 @@ async fn answers_that_nobody_takes_are_held_up_to_a_bound() {
         let whole = recv.read_to_end(50_000);
         tokio::pin!(whole);
         let read = poll_fn(|cx| {
-            let _ = transport.poll_flush(cx);
+            let _ = turn(&mut transport, cx, Quic::poll_flush);
             whole.as_mut().poll(cx)
         });
         let read = timeout(SOON, read).await.expect("in time").unwrap();
@@ -187,10 +181,10 @@ fn what_a_silent_client_costs_is_the_send_window() {
         .enable_all()
         .build()
         .unwrap();
-    let mut transport = here.block_on(async {
-        let (node, config) = endpoint(TransportConfig::default());
-        let to = node.local_addr().unwrap();
-        let accepting = here.spawn(async move { node.accept().await.unwrap().await.unwrap() });
+    let (mut transport, _port) = here.block_on(async {
+        let (port, config) = port(TransportConfig::default());
+        let to = port.address().unwrap();
+        let accepting = here.spawn(async move { (accept(&port).await, port) });
         let client = std::thread::spawn(move || {
             let connected = there.block_on(async {
                 let (endpoint, connection) = connect(to, config).await;
@@ -202,21 +196,23 @@ fn what_a_silent_client_costs_is_the_send_window() {
             });
             std::mem::forget((connected, there));
         });
-        let mut transport = Quic::new(accepting.await.unwrap());
+        let (mut transport, port) = accepting.await.unwrap();
         assert!(matches!(recv(&mut transport).await, Incoming::Frames(_)));
         tokio::task::spawn_blocking(move || client.join().unwrap())
             .await
             .unwrap();
-        transport
+        (transport, port)
     });
     here.block_on(async {
         loop {
             let flushed = poll_fn(|cx| {
-                if transport.poll_flush(cx).is_pending() {
-                    return Poll::Ready(false);
-                }
-                transport.send(cx, page(9, 16_000)).unwrap();
-                Poll::Ready(true)
+                turn(&mut transport, cx, |transport, cx| {
+                    if transport.poll_flush(cx).is_pending() {
+                        return Poll::Ready(false);
+                    }
+                    transport.send(cx, page(9, 16_000)).unwrap();
+                    Poll::Ready(true)
+                })
             });
             if !flushed.await {
                 break;
@@ -225,28 +221,4 @@ fn what_a_silent_client_costs_is_the_send_window() {
     });
     let taken = transport.progress().sent_bytes;
     assert_eq!(taken, crate::quic::SEND_WINDOW_BYTES);
-}
-
-#[test]
-fn a_datagram_holds_frames_that_may_be_skipped() {
-    let frame = |frame_type: u8, body: &[u8]| {
-        let mut out = vec![frame_type, body.len() as u8, 0, 0, 0, 0, 0, 0];
-        out.extend_from_slice(body);
-        out
-    };
-    let code = |datagram: &[u8]| check_datagram(datagram).err().map(|(code, _)| code);
-    assert_eq!(code(&frame(0x81, b"typing")), None);
-    assert_eq!(
-        code(&[frame(0x81, b"one"), frame(0x9f, b"")].concat()),
-        None
-    );
-    assert_eq!(code(b""), Some(Code::BadFrame));
-    assert_eq!(code(b"rubbish"), Some(Code::BadFrame));
-    assert_eq!(code(&frame(0x81, b"cut")[..9]), Some(Code::BadFrame));
-    assert_eq!(code(&frame(0xc1, b"")), Some(Code::BadFrame));
-    assert_eq!(
-        code(&frame(frame_type::PING, b"")),
-        Some(Code::UnexpectedFrame)
-    );
-    assert_eq!(code(&frame(0x1e, b"")), Some(Code::UnexpectedFrame));
 }
