@@ -1,6 +1,7 @@
 //! The port and its connections against quinn's clients: sockets that take nothing, clients that are gone, turns that end.
 #![allow(clippy::unwrap_used)] // a test ends at the first surprise
 
+use std::future::poll_fn;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -128,6 +129,23 @@ async fn a_knock_without_an_answer_is_refused() {
         "{refused:?}"
     );
     assert_eq!(port.open_connections(), 0);
+}
+
+#[tokio::test]
+async fn who_is_let_in_while_the_port_closes_is_told() {
+    let (port, config) = port(TransportConfig::default());
+    let endpoint = quinn::Endpoint::client((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let at = port.address().unwrap();
+    let connecting = endpoint.connect_with(config, at, "localhost").unwrap();
+    let knock = port.knock().await.unwrap();
+    port.close(VarInt::from_u32(4_007), b"told");
+    let mut node = knock.accept().unwrap();
+    let connected = poll_fn(|cx| node.poll_connected(cx));
+    let ended = timeout(SOON, connected).await.expect("at once");
+    assert_eq!(ended, Err(quinn_proto::ConnectionError::LocallyClosed));
+    drop(node);
+    assert!(timeout(SOON, connecting).await.unwrap().is_err());
+    timeout(SOON, port.idle()).await.expect("idle");
 }
 
 #[tokio::test]
