@@ -9,9 +9,9 @@ use std::time::Duration;
 use conch_loadtest::node;
 use conch_loadtest::peers::conch::Template;
 use conch_loadtest::peers::drive::{Drive, Load, Outcome, Shape};
-use conch_loadtest::stop::Stop;
 use conch_loadtest::peers::topology::Topology;
 use conch_loadtest::peers::{self, Peer, Running};
+use conch_loadtest::stop::Stop;
 
 const PAIRS: Topology = Topology::Pairs(2);
 const FAN: Topology = Topology::Fan(3);

@@ -67,7 +67,7 @@ pub(crate) async fn run(args: ChaosArgs) -> Result<bool> {
     };
     // At the first Ctrl-C the faults end and what there is is judged; at the second there is no verdict.
     let stop = Stop::on_signals()?;
-    let judged = stop.or_again(chaos::run(&plan, &stop)).await;
+    let judged = stop.or_again(Box::pin(chaos::run(&plan, &stop))).await;
     let report = judged.with_context(|| {
         format!(
             "chaos seed {}: no verdict; again: {}",
