@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::http::{Api, Login};
+use crate::patience::patiently;
 use crate::raw::{Endpoint, RawClient, RawError};
 
 /// People who share their channels with each other.
@@ -46,7 +47,10 @@ impl Population {
     /// Signs `count` people up, each in `channels` groups.
     pub async fn make(api: &Api, count: usize, channels: usize) -> Result<Population> {
         let logins: Vec<Login> = stream::iter(0..count)
-            .map(|index| async move { api.sign_up(&format!("crowd{index}"), PASSWORD).await })
+            .map(|index| async move {
+                let handle = format!("crowd{index}");
+                patiently(|| api.sign_up(&handle, PASSWORD)).await
+            })
             .buffered(AT_ONCE)
             .try_collect()
             .await

@@ -13,6 +13,7 @@ pub mod growth;
 pub mod http;
 pub mod measure;
 pub mod node;
+mod patience;
 pub mod peers;
 pub mod raw;
 pub mod relay;

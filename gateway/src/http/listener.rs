@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -60,6 +60,21 @@ impl Service<Request<Incoming>> for Serving {
     }
 }
 
+/// Connections that the kernel keeps until they are accepted, as far as its own limit allows: what does not fit, when everybody
+/// comes back at once, is not refused but asks again after a second, and then two, and four.
+const BACKLOG: u32 = 4_096;
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// A listening port with its routes.
 #[derive(Debug)]
 pub struct Listener {
@@ -81,7 +96,7 @@ impl Listener {
         behind_proxy: bool,
     ) -> std::io::Result<Listener> {
         Ok(Listener {
-            socket: TcpListener::bind(address).await?,
+            socket: listen(address)?,
             routes,
             tls,
             connections,
@@ -277,5 +292,30 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Held<S> {
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<std::io::Result<()>> {
         std::pin::Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_comes_at_once_finds_room_before_anybody_is_accepted() {
+        for address in [
+            Ipv4Addr::LOCALHOST.into(),
+            IpAddr::from(Ipv6Addr::LOCALHOST),
+        ] {
+            let socket = listen(SocketAddr::new(address, 0)).unwrap();
+            let to = socket.local_addr().unwrap();
+            let mut waiting = Vec::new();
+            for _ in 0..600 {
+                // A second is what the kernel takes to ask again.
+                let come = tokio::time::timeout(Duration::from_millis(900), TcpStream::connect(to));
+                waiting.push(come.await.expect("there is room").unwrap());
+            }
+        }
     }
 }

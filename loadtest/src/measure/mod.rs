@@ -37,6 +37,7 @@ pub(crate) use threads::is_index;
 
 use crate::http::{Api, Login};
 use crate::node::{LIFTED_LIMITS, Node, NodePlan};
+use crate::patience::patiently;
 use crate::raw::Transport;
 
 /// Bytes of text in a message.
@@ -108,7 +109,10 @@ pub(crate) async fn sign_up(api: &Api, count: usize) -> Result<Vec<Login>> {
     stream::iter(0..count)
         .map(|index| {
             let api = api.clone();
-            async move { api.sign_up(&format!("person{index}"), PASSWORD).await }
+            async move {
+                let handle = format!("person{index}");
+                patiently(|| api.sign_up(&handle, PASSWORD)).await
+            }
         })
         .buffered(CALLS_AT_ONCE)
         .try_collect()

@@ -2,27 +2,20 @@
 //!
 //! They stay on the node when the run is over: accounts `load-…` with a password that nobody keeps.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use conch_wire::{ChannelId, UserId};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use rand::Rng;
 use rand::distr::Alphanumeric;
-use tokio::time::timeout;
 
 use super::population::Layout;
 use super::progress::Progress;
-use crate::http::{Api, HttpError, Login};
+use crate::http::{Api, Login};
+use crate::patience::patiently;
 use crate::scenario::Scenario;
 
 /// Calls in flight; password hashing bounds it, not this.
 const CALLS_AT_ONCE: usize = 8;
-/// A node that asks to wait is asked again so often, a second apart.
-const TRIES: u32 = 120;
-
-/// How long an answer may take. Password hashing queues up.
-const CALL_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The people of a run: the devices of each, logged in.
 pub(super) type People = Vec<Vec<Login>>;
@@ -98,25 +91,4 @@ pub(super) async fn make_channels(
         progress.setup("channels made", made.len() as u64, layout.len() as u64);
     }
     Ok(made)
-}
-
-/// Waits while the node says that it is too much.
-async fn patiently<T, F>(mut call: impl FnMut() -> F) -> Result<T>
-where
-    F: Future<Output = Result<T, HttpError>>,
-{
-    for _ in 0..TRIES {
-        let answer = timeout(CALL_PATIENCE, call());
-        match answer.await.context("the node does not answer any more")? {
-            Err(HttpError::Problem { code, .. })
-                if code == "rate_limited" || code == "overloaded" =>
-            {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-            result => return Ok(result?),
-        }
-    }
-    bail!(
-        "the node keeps refusing for its rate limits; lift `limits.*` and `auth.*` there for a load run (docs/loadtest.md)"
-    )
 }

@@ -26,6 +26,7 @@ use super::topology::{Line, Topology};
 use super::{Peer, Running, Server};
 use crate::http::{Api, Login};
 use crate::node::{LIFTED_LIMITS, Node, NodePlan};
+use crate::patience::patiently;
 
 /// Exists only inside the comparison's own nodes.
 const PASSWORD: &str = "correct horse battery";
@@ -78,7 +79,10 @@ impl Template {
         let people: Vec<Login> = stream::iter(0..most.unwrap_or_default())
             .map(|index| {
                 let api = api.clone();
-                async move { api.sign_up(&format!("person{index}"), PASSWORD).await }
+                async move {
+                    let handle = format!("person{index}");
+                    patiently(|| api.sign_up(&handle, PASSWORD)).await
+                }
             })
             .buffered(CALLS_AT_ONCE)
             .try_collect()
