@@ -42,5 +42,5 @@ for case in "$@"; do
     perf script --no-inline --input "$data" 2> /dev/null | inferno-collapse-perf > "$folder/$case.folded" 2> /dev/null
     inferno-flamegraph --title "conch: $play" "$folder/$case.folded" > "$folder/$case.svg"
     rm -f "$data"
-    echo "$folder/$case.svg: $(awk '{ n += $NF } END { print n }' "$folder/$case.folded") samples"
+    echo "$folder/$case.svg: $(awk '{ n += $NF } END { printf "%.1f", n / 1e9 }' "$folder/$case.folded") s of CPU"
 done

@@ -303,19 +303,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn who_comes_at_once_finds_room_before_anybody_is_accepted() {
+    async fn who_comes_at_once_finds_room_before_anybody_is_accepted() -> std::io::Result<()> {
         for address in [
             Ipv4Addr::LOCALHOST.into(),
             IpAddr::from(Ipv6Addr::LOCALHOST),
         ] {
-            let socket = listen(SocketAddr::new(address, 0)).unwrap();
-            let to = socket.local_addr().unwrap();
+            let socket = listen(SocketAddr::new(address, 0))?;
+            let to = socket.local_addr()?;
             let mut waiting = Vec::new();
             for _ in 0..600 {
                 // A second is what the kernel takes to ask again.
                 let come = tokio::time::timeout(Duration::from_millis(900), TcpStream::connect(to));
-                waiting.push(come.await.expect("there is room").unwrap());
+                waiting.push(come.await.expect("there is room")?);
             }
         }
+        Ok(())
     }
 }
