@@ -10,10 +10,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use conch_wire::frame::ClientFrame;
 use conch_wire::{Alias, MessageKey, ServerFrame, limits};
 use hdrhistogram::Histogram;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::{Interval, MissedTickBehavior, interval_at};
 
 use crate::measure::disk::latencies;
 use crate::measure::{TEXT_BYTES, generator_cpu};
@@ -226,6 +228,7 @@ async fn send(mut client: RawClient, mut due: mpsc::UnboundedReceiver<Due>, shar
             .expect("nobody panics while it holds this")
     };
     let mut used = 0;
+    let mut beats = beats();
     let run = async {
         loop {
             tokio::select! {
@@ -257,6 +260,7 @@ async fn send(mut client: RawClient, mut due: mpsc::UnboundedReceiver<Due>, shar
                         client.grant(std::mem::take(&mut used)).await?;
                     }
                 }
+                _ = beats.tick() => beat(&mut client).await?,
             }
         }
     };
@@ -264,11 +268,30 @@ async fn send(mut client: RawClient, mut due: mpsc::UnboundedReceiver<Due>, shar
     let _: Result<(), crate::raw::RawError> = run.await;
 }
 
+/// A node closes who is silent, and a sweep is longer than that.
+fn beats() -> Interval {
+    let every = Duration::from_millis(limits::HEARTBEAT_MS.into());
+    let mut beats = interval_at(tokio::time::Instant::now() + every, every);
+    beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beats
+}
+
+async fn beat(client: &mut RawClient) -> Result<(), crate::raw::RawError> {
+    let nonce = client.next_request();
+    client.send(&ClientFrame::Ping { nonce }).await
+}
+
 async fn receive(mut client: RawClient, shared: Arc<Shared>) {
     let run = async {
-        let mut used = 0;
+        let (mut used, mut beats) = (0, beats());
         loop {
-            let received = client.recv().await?;
+            let received = tokio::select! {
+                received = client.recv() => received?,
+                _ = beats.tick() => {
+                    beat(&mut client).await?;
+                    continue;
+                }
+            };
             if matches!(received.frame, ServerFrame::Deliver { .. }) {
                 used += received.wire_bytes;
                 shared.delivered.fetch_add(1, Ordering::Relaxed);
